@@ -37,7 +37,7 @@ def plan(n, seed=1, **arguments):
     return Plan(**settings)
 
 
-def compose(items, *, draws=4000, fresh=None, prior=torch.neg, method=None, **arguments):
+def compose(items, *, draws=2000, fresh=None, prior=torch.neg, method=None, **arguments):
     d = items.theta_dim
     if method is None:
         return calibrated(items, prior, moments(d), draws, plan(len(items), **arguments), fresh=fresh)

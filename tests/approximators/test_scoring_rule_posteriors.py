@@ -30,7 +30,7 @@ def test_estimates_are_those_of_the_raw_posterior(adapter):
     careless = EXACT["median"]["sigma"]
     assert np.mean((EXACT["mean"]["sigma"] - careless) / SIGMA_SD) > 0.28
     made = workflow({"mean": "mean", "median": "median", "q": QuantileScore(LEVELS)}, adapter)
-    made.fit_offline(simulations(20_000, 0), epochs=10, batch_size=256)
+    made.fit_offline(simulations(12_000, 0), epochs=10, batch_size=256)
     estimates = made.estimate(conditions=TEST)
     assert {
         rule: {name: value.shape for name, value in values.items()} for rule, values in estimates.items()
@@ -90,7 +90,7 @@ def test_the_normal_learns_the_posterior_of_gaussian_linear():
         inference_conditions="x",
         simulator=model.simulator,
     )
-    made.fit_online(epochs=5, num_batches_per_epoch=200, batch_size=512)
+    made.fit_online(epochs=4, num_batches_per_epoch=200, batch_size=512)
     estimates, sd = made.estimate(conditions=test), model.posterior(test["x"][0]).sd
     exact = np.stack([model.posterior(x).mean for x in test["x"]])
     for mean in (estimates["mv_normal"]["mean"], estimates["mean"]["theta"]):

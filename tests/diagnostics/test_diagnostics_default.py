@@ -106,13 +106,14 @@ def test_one_bad_draw_spoils_the_whole_table_loudly():
         default_metrics(samples, truth)
 
 
-def test_numbers_do_not_load_matplotlib_or_torch():
-    """Importing diagnostics and computing the table loads neither Matplotlib nor Torch."""
+def test_numbers_load_no_large_library():
+    """Importing diagnostics, computing the table and judging load neither Matplotlib, Torch nor
+    scikit-learn."""
     code = (
-        "import sys, numpy as np; from sbi_models.diagnostics import default_metrics; r = "
-        "np.random.default_rng(0); default_metrics(r.normal(size=(9, 20, 2)), r.normal(size=(9, 2))); "
-        "loaded = {'matplotlib', 'torch', 'lightning', 'mlflow', 'prefect'} & set(sys.modules); assert not "
-        "loaded, loaded"
+        "import sys, numpy as np; from sbi_models.diagnostics import c2st, default_metrics, judge; r = "
+        "np.random.default_rng(0); draws = r.normal(size=(30, 20, 2)), r.normal(size=(30, 2)); "
+        "default_metrics(*draws); judge(*draws); loaded = {'matplotlib', 'torch', 'lightning', 'mlflow', "
+        "'prefect', 'sklearn'} & set(sys.modules); assert not loaded, loaded"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 

@@ -24,11 +24,19 @@ def names(dim):
 
 
 FIGURES = {
-    "ranks": lambda dim: plot_rank_histogram(*gaussian(1, dim=dim), variable_names=names(dim)),
-    "tarp": lambda dim: plot_tarp(*gaussian(1, dim=dim), variable_names=names(dim)),
-    "verdict": lambda dim: plot_verdict(judge(*gaussian(1, dim=dim, width=0.7), variable_names=names(dim))),
+    "ranks": lambda dim: plot_rank_histogram(
+        *gaussian(1, n=60, draws=50, dim=dim), variable_names=names(dim)
+    ),
+    "tarp": lambda dim: plot_tarp(*gaussian(1, n=60, draws=50, dim=dim), variable_names=names(dim)),
+    "verdict": lambda dim: plot_verdict(
+        judge(*gaussian(1, n=60, draws=50, dim=dim, width=0.7), variable_names=names(dim))
+    ),
     "pairs": lambda dim: plot_pairs(
-        gaussian(1, dim=dim).samples[0], np.zeros(dim), None, names(dim), parameters=names(min(dim, 12))
+        gaussian(1, n=60, draws=50, dim=dim).samples[0],
+        np.zeros(dim),
+        None,
+        names(dim),
+        parameters=names(min(dim, 12)),
     ),
 }
 

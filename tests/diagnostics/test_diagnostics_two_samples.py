@@ -1,8 +1,5 @@
 """C2ST, L-C2ST, MMD, energy score and log score, on distributions whose distance is known."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 from gaussian_posterior import gaussian
@@ -26,19 +23,18 @@ def test_c2st_comes_near_the_best_accuracy(classifier):
     """Of two unit Gaussians 2 sds apart the best classifier is right Phi(1) = 84 % of the time, and no one is
     more often."""
     rng = np.random.default_rng(1)
-    first, second = rng.normal(size=(1000, 1)), rng.normal(size=(1000, 1)) + 2.0
+    first, second = rng.normal(size=(600, 1)), rng.normal(size=(600, 1)) + 2.0
     assert norm.cdf(1.0) - 0.05 < c2st(first, second, classifier) < norm.cdf(1.0) + 0.03
 
 
 def test_c2st_does_not_depend_on_units_and_repeats_with_a_seed():
     """Scaling and moving all draws changes nothing but rounding; the same seed gives the same accuracy."""
     rng = np.random.default_rng(2)
-    first, second = rng.normal(size=(200, 2)), 1.5 * rng.normal(size=(200, 2))
-    accuracy = c2st(first, second, "random_forest", seed=3)
-    assert c2st(first, second, "random_forest", seed=3) == accuracy
-    assert c2st(1024 * first + 2048, 1024 * second + 2048, "random_forest", seed=3) == pytest.approx(
-        accuracy, abs=0.02
-    )
+    first, second = rng.normal(size=(100, 2)), 1.5 * rng.normal(size=(100, 2))
+    accuracy = c2st(first, second, "random_forest", folds=2, seed=3)
+    assert c2st(first, second, "random_forest", folds=2, seed=3) == accuracy
+    moved = c2st(1024 * first + 2048, 1024 * second + 2048, "random_forest", folds=2, seed=3)
+    assert moved == pytest.approx(accuracy, abs=0.02)
 
 
 @pytest.mark.parametrize("function", [c2st, mmd_squared])
@@ -63,6 +59,7 @@ def test_unknown_classifiers_are_refused():
         c2st(np.zeros((9, 1)), np.ones((9, 1)), "random_forrest")  # type: ignore[arg-type]
 
 
+# Seconds: twenty forests are grown.
 def test_local_c2st_finds_where_a_posterior_is_wrong():
     """Draws that are right for x < 0 and shifted by 1.5 sds for x > 0 are rejected at x = 1 and not at x =
     -1."""
@@ -88,7 +85,7 @@ def test_local_c2st_finds_where_a_posterior_is_wrong():
 
 def test_local_c2st_of_a_right_posterior_has_no_small_p_values():
     """For an exact posterior, of 30 observations no more than 6 have the smallest p there is, 1/11."""
-    samples, truth = gaussian(6, n=400, draws=100, dim=1)
+    samples, truth = gaussian(6, n=200, draws=100, dim=1)
     x = samples.mean(axis=1)  # the posterior mean is sufficient
     result = local_c2st(samples, truth, x, samples[:30], x[:30], classifier="random_forest", num_null=10)
     assert np.sum(result.p_values < 0.1) <= 6
@@ -190,13 +187,3 @@ def test_bad_log_densities_are_refused(values, baseline, message):
     """A density of 0, one data set, or a baseline of other data sets raise a DataError."""
     with pytest.raises(DataError, match=message):
         log_score(values, baseline)
-
-
-def test_scikit_learn_is_imported_when_it_is_needed():
-    """Importing diagnostics and judging does not load scikit-learn."""
-    code = (
-        "import sys, numpy as np; from sbi_models.diagnostics import judge, c2st; r = "
-        "np.random.default_rng(0); judge(r.normal(size=(30, 20, 2)), r.normal(size=(30, 2))); assert not "
-        "{'sklearn', 'matplotlib', 'torch'} & set(sys.modules)"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)

@@ -36,7 +36,7 @@ SMALL = {
         "groups": DeepSet(summary_dim=5, widths=(8,), head_widths=(8,)),
     },
     "consistency_model": {"widths": (16, 16), "steps": 2},
-    "diffusion_model": {"widths": (16, 16), "steps": 6},
+    "diffusion_model": {"widths": (16, 16), "steps": 6, "density_steps": 4},
     "coupling_flow": {"depth": 2, "widths": (16, 16)},
     "autoregressive_mixture": {"components": 3, "trunk_width": 16, "head_width": 8},
 }

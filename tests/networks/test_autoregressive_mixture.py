@@ -25,7 +25,7 @@ def network(theta_dim, condition_dim=2, *, seed=0, size=0.15, dtype=torch.float6
     return made.to(dtype)
 
 
-def grid(low=-8.0, high=8.0, number=700):
+def grid(low=-8.0, high=8.0, number=300):
     """Midpoints of a square, (number^2, 2), and the area of each cell."""
     step = (high - low) / number
     line = low + step * (torch.arange(number, dtype=torch.float64) + 0.5)
@@ -52,7 +52,7 @@ def test_draws_are_of_the_density():
     made = network(2, seed=3)
     made.shift.data += 1.5
     made.log_scale.data -= 0.5
-    points, area = grid()
+    points, area = grid(number=700)
     condition = torch.tensor([[0.4, -0.7]], dtype=torch.float64)
     draws = made.sample(200_000, condition, rng(1)).detach()[0]
     with torch.no_grad():

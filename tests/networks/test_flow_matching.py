@@ -122,11 +122,11 @@ def test_the_density_is_a_change_of_variables():
 def grid():
     """The density of a random flow on a square that holds all of it: points (k, k, 2), probabilities (k,
     k)."""
-    axis = torch.linspace(-9.0, 9.0, 181, dtype=torch.float64)
+    axis = torch.linspace(-9.0, 9.0, 91, dtype=torch.float64)
     points = torch.stack(torch.meshgrid(axis, axis, indexing="ij"), dim=-1)
     flat = points.reshape(-1, 2)
     density = random_flow(steps=20).log_prob(flat, conditions(1).expand(len(flat), 3)).exp()
-    return axis, density.reshape(181, 181) * 0.1**2
+    return axis, density.reshape(91, 91) * 0.2**2
 
 
 def test_the_density_integrates_to_one(grid):

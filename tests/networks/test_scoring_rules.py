@@ -263,7 +263,7 @@ def test_the_first_density_answers():
 # --- training
 
 
-def trained(rules, theta, conditions, *, steps=1500, seed=0):
+def trained(rules, theta, conditions, *, steps=800, seed=0):
     """A network trained on pairs with Adam and a falling rate."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)

@@ -7,6 +7,8 @@ from scipy.stats import kstest
 from sbi_models.errors import DataError
 from sbi_models.simulators.benchmarks import BENCHMARKS, GaussianLinear, GaussianLinearUniform
 
+pytestmark = pytest.mark.xdist_group("benchmark posteriors")  # one process makes what these tests share
+
 SMALL = {
     "gaussian_linear": GaussianLinear(dim=2, prior_variance=0.3, noise_variance=0.1),
     "gaussian_linear_uniform": GaussianLinearUniform(dim=2),
@@ -30,7 +32,7 @@ def case(request):
     model, x = SMALL[request.param], DATA[request.param]
     posterior = model.posterior(x)
     draws = posterior.sample(20_000, seed=1)
-    size = {"sir": 150, "two_moons": 1500}.get(request.param, 500)
+    size = {"sir": 150, "two_moons": 1000}.get(request.param, 500)
     margin = 0.2 * np.ptp(draws, axis=0)
     low, high = (
         np.maximum(draws.min(axis=0) - margin, model.lower),

@@ -157,10 +157,10 @@ def test_retries_give_the_simulator_given_success():
             raise RuntimeError
         return {"x": theta}
 
-    theta = make_simulator([prior, luck], failures=policy(retries=200)).sample(8000, seed=2)["theta"]
-    assert theta.mean() == pytest.approx(2 / 3, abs=5 * np.sqrt(1 / 18 / 8000))
+    theta = make_simulator([prior, luck], failures=policy(retries=200)).sample(3000, seed=2)["theta"]
+    assert theta.mean() == pytest.approx(2 / 3, abs=5 * np.sqrt(1 / 18 / 3000))
     assert theta.var() == pytest.approx(1 / 18, rel=0.1)
-    assert np.mean(theta < 0.5) == pytest.approx(1 / 4, abs=5 * np.sqrt(3 / 16 / 8000))
+    assert np.mean(theta < 0.5) == pytest.approx(1 / 4, abs=5 * np.sqrt(3 / 16 / 3000))
 
 
 def test_rows_that_fail_for_good_keep_their_place():

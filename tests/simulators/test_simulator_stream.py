@@ -365,7 +365,7 @@ def test_a_script_leaves_nothing_behind(how, tmp_path):
     workers = psutil.Process(script.pid).children(recursive=True)
     assert len(workers) >= 2
     if sent is not None:
-        time.sleep(1.0)
+        time.sleep(0.3)
         os.killpg(script.pid, sent) if sent == signal.SIGINT else script.send_signal(sent)
     _, errors = script.communicate(timeout=20)
     assert script.returncode in (code, -signal.SIGINT if sent == signal.SIGINT else code), errors

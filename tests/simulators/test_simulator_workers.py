@@ -277,7 +277,7 @@ def test_a_script_that_is_stopped_leaves_nothing_behind(how, tmp_path):
         text=True,
     )
     assert script.stdout.readline() == "started\n"
-    time.sleep(1.0)
+    time.sleep(0.3)
     workers = psutil.Process(script.pid).children(recursive=True)
     assert len([worker for worker in workers if "LokyProcess" in " ".join(worker.cmdline())]) == 2
     if how == "Ctrl-C":

@@ -52,7 +52,7 @@ def ensemble(**arguments):
         "simulator": SIMULATOR,
         "inference_variables": ["theta"],
         "inference_conditions": ["x"],
-        "inference_networks": FlowMatching(widths=(16, 16), steps=8),
+        "inference_networks": FlowMatching(widths=(16, 16), steps=4),
         "ensemble_size": 2,
         "initial_learning_rate": 3e-3,
         "seed": 0,

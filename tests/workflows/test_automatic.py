@@ -17,7 +17,8 @@ ROLES = {"inference_variables": ["theta"], "inference_conditions": ["x"]}
 
 
 def shorten(patch, synthetic, of_synthetic, of_simulations):
-    """Less synthetic data, and trainings of these budgets."""
+    """Less synthetic data, two networks for the likelihood, and trainings of these budgets."""
+    patch.setattr(schedules, "num_likelihood_networks", lambda number: 2)
     patch.setattr(automatic, "_SYNTHETIC", synthetic)
     patch.setattr(automatic, "_PRIOR_DRAWS", synthetic)
     patch.setattr(schedules, "for_synthetic_data", lambda number: of_synthetic)
@@ -30,8 +31,8 @@ def short(monkeypatch):
     shorten(
         monkeypatch,
         20_000,
-        schedules.TrainingSchedule(256, 400, 3e-3, 0.0, 0.99),
-        schedules.TrainingSchedule(64, 150, 2e-3, 0.1, 0.99),
+        schedules.TrainingSchedule(256, 250, 3e-3, 0.0, 0.99),
+        schedules.TrainingSchedule(64, 100, 2e-3, 0.1, 0.99),
     )
 
 
@@ -41,9 +42,9 @@ def hasty(monkeypatch):
     are."""
     shorten(
         monkeypatch,
-        2_000,
-        schedules.TrainingSchedule(128, 50, 3e-3, 0.0, 0.99),
-        schedules.TrainingSchedule(64, 30, 2e-3, 0.1, 0.99),
+        1_000,
+        schedules.TrainingSchedule(128, 25, 3e-3, 0.0, 0.99),
+        schedules.TrainingSchedule(64, 15, 2e-3, 0.1, 0.99),
     )
 
 
@@ -52,15 +53,16 @@ def auto(simulator=SIMULATOR, **arguments):
     return BasicWorkflow(simulator, **(ROLES | settings | arguments))
 
 
+# Seconds: four trainings, long enough for two hundredths of a nat.
 def test_the_posterior_is_nearly_exact_from_500_simulations(short):
-    """The mean log density of 4 000 new simulations is within 0.02 nats of the exact posterior's.
+    """The mean log density of 2 000 new simulations is within 0.02 nats of the exact posterior's.
 
     Least squares on 450 pairs alone would be off by 0.01: nine numbers, means and covariance, at 1 / 900
     each.
     """
     workflow = auto()
     workflow.fit_offline(SIMULATOR.sample(500, seed=1))
-    test = SIMULATOR.sample(4_000, seed=2)
+    test = SIMULATOR.sample(2_000, seed=2)
     assert np.mean(exact_log_prob(test) - workflow.log_prob(test)) < 0.02
     choices = workflow.automatic.choices
     assert choices["trained on"] == "learned likelihood"
@@ -87,6 +89,7 @@ def test_the_same_seed_gives_the_same_posterior_and_the_file_has_it(hasty, tmp_p
     )
 
 
+# Seconds: two likelihood networks and two posteriors are trained, each of several coordinates.
 def test_counts_and_bounds_go_through_the_neural_likelihood(short):
     """Rates of Poisson counts, uniform in a box: draws of the learned likelihood are counts, posterior draws
     are inside, and informed."""
@@ -95,23 +98,23 @@ def test_counts_and_bounds_go_through_the_neural_likelihood(short):
         return {"rate": rng.uniform(0.0, 20.0, size=(batch_size, 1))}
 
     def likelihood(rate, rng):
-        return {"x": rng.poisson(rate, size=(len(rate), 5)).astype(float)}
+        return {"x": rng.poisson(rate, size=(len(rate), 3)).astype(float)}
 
     simulator = make_simulator([prior, likelihood], is_batched=True)
     workflow = auto(simulator, inference_variables="rate", inference_conditions="x")
-    workflow.fit_offline(simulator.sample(1_000, seed=1))
+    workflow.fit_offline(simulator.sample(500, seed=1))
     choices = workflow.automatic.choices
     assert (choices["rate"], choices["x"]) == ("support (0, 20)", "scale sqrt")
     made = workflow.automatic.likelihood.draw({"rate": np.full((2_000, 1), 9.0)}, seed=0)
     assert np.array_equal(made["x"], np.floor(made["x"]))
     assert abs(made["x"].mean() - 9.0) < 0.5
     assert abs(made["x"].var(axis=0).mean() - 9.0) < 2.0
-    draws = workflow.sample(num_samples=2_000, conditions={"x": np.full((1, 5), 9.0)}, seed=0)["rate"]
+    draws = workflow.sample(num_samples=2_000, conditions={"x": np.full((1, 3), 9.0)}, seed=0)["rate"]
     assert draws.min() > 0.0
     assert draws.max() < 20.0
-    # Gamma(46, rate 5), of which the box cuts off nothing
-    assert abs(draws.mean() - 46 / 5) < 0.5 * np.sqrt(46) / 5
-    assert 0.7 < draws.std() / (np.sqrt(46) / 5) < 1.4
+    # Gamma(28, rate 3), of which the box cuts off nothing
+    assert abs(draws.mean() - 28 / 3) < 0.5 * np.sqrt(28) / 3
+    assert 0.7 < draws.std() / (np.sqrt(28) / 3) < 1.4
 
 
 @pytest.mark.parametrize(
@@ -125,7 +128,7 @@ def test_counts_and_bounds_go_through_the_neural_likelihood(short):
         ({"adapter": Adapter().scale("x", by=2.0)}, "an adapter of the user"),
     ],
 )
-def test_without_a_neural_likelihood_it_says_why(short, arguments, reason):
+def test_without_a_neural_likelihood_it_says_why(hasty, arguments, reason):
     """The posterior is then trained on the simulations alone."""
     workflow = auto(**arguments)
     workflow.fit_offline(SIMULATOR.sample(200, seed=1))
@@ -138,7 +141,7 @@ def test_without_a_neural_likelihood_it_says_why(short, arguments, reason):
     )
 
 
-def test_data_that_need_a_summary_are_trained_on_directly(short):
+def test_data_that_need_a_summary_are_trained_on_directly(hasty):
     """With a summary network no likelihood is learned."""
 
     def likelihood(theta, rng):
@@ -150,13 +153,13 @@ def test_data_that_need_a_summary_are_trained_on_directly(short):
     assert "summary network" in workflow.automatic.choices["no learned likelihood"]
 
 
-def test_numbers_that_are_chosen_cannot_be_given(short):
+def test_numbers_that_are_chosen_cannot_be_given():
     """An error before any work."""
     with pytest.raises(ConfigurationError, match="Expected no epochs and no batch_size"):
         auto().fit_offline(SIMULATOR.sample(200, seed=1), epochs=3)
 
 
-def test_a_simulator_that_is_wrong_about_its_likelihood_is_left_aside(short, monkeypatch):
+def test_a_simulator_that_is_wrong_about_its_likelihood_is_left_aside(hasty, monkeypatch):
     """A learned likelihood that is far off loses against the simulations by its held-out loss."""
     from sbi_models.workflows.auto import neural_likelihood  # noqa: PLC0415
 
@@ -172,6 +175,7 @@ def test_a_simulator_that_is_wrong_about_its_likelihood_is_left_aside(short, mon
     assert workflow.automatic.choices["trained on"] == "simulations"
 
 
+# Seconds: each of four trainings is begun twice, beside a whole one.
 def test_a_training_that_was_killed_again_and_again_ends_with_the_same_bits(hasty, tmp_path, monkeypatch):
     """It is interrupted once in each of its trainings (direct, likelihoods, synthetic), and started anew each
     time, with `restore`."""

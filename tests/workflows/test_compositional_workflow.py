@@ -14,8 +14,11 @@ from sbi_models.approximators import CompositionalApproximator
 from sbi_models.errors import TrustWarning
 from sbi_models.networks import DiffusionModel
 
+pytestmark = pytest.mark.xdist_group("compositions")  # one process trains what these tests share
+
 DATA = SIMULATOR.sample(300, seed=1)
-CONDITIONS = items(3, 4, seed=2)
+CONDITIONS = items(2, 4, seed=2)
+ONE = {"x": CONDITIONS["x"][:1]}
 
 
 def weights(made):
@@ -76,10 +79,10 @@ def test_the_snippets_of_the_page(untrusted):
     x_obs = simulator.sample(6, seed=3)["x"].reshape(2, 3, 20, 1).astype("float32")
     for more in ({}, {"compute_prior_score": prior_score}):
         samples = workflow.compositional_sample(
-            num_samples=100, conditions={"x": x_obs}, calibration_simulations=0, seed=1, **more
+            num_samples=10, conditions={"x": x_obs}, calibration_simulations=0, seed=1, **more
         )
         assert samples.keys() == {"theta"}
-        assert samples["theta"].shape == (2, 100, 2)
+        assert samples["theta"].shape == (2, 10, 2)
         assert np.isfinite(samples["theta"]).all()
     test = simulator.sample(20, seed=4)
     assert workflow.sample(num_samples=5, conditions=test)["theta"].shape == (20, 5, 2)
@@ -104,12 +107,20 @@ def test_what_a_network_leaves_open_is_set_for_composition():
 # --- posteriors
 
 
-@pytest.mark.parametrize("n", [2, 100])
-@pytest.mark.parametrize("prior", [prior_score, None], ids=["score", "learned"])
+@pytest.mark.parametrize(
+    ("n", "prior"),
+    [
+        pytest.param(2, prior_score, id="2-score"),
+        pytest.param(100, None, id="100-learned"),
+        pytest.param(2, None, id="2-learned", marks=pytest.mark.nightly),
+        pytest.param(100, prior_score, id="100-score", marks=pytest.mark.nightly),
+    ],
+)
+# Seconds: 100 items are calibrated with simulations of each of them.
 def test_posteriors_of_many_items_are_exact(trained, n, prior):
     """A network of few steps, calibrated by the simulator: means within 0.25 sds on average, sds within 10 %,
     and no warning."""
-    conditions = items(2, n, seed=12)
+    conditions = items(1 if n == 100 else 2, n, seed=12)
     draws, reports = trained.compositional_sample(
         num_samples=1000, conditions=conditions, compute_prior_score=prior, seed=1, return_diagnostics=True
     )
@@ -121,11 +132,18 @@ def test_posteriors_of_many_items_are_exact(trained, n, prior):
         for report in reports
     )
     assert n == 2 or all(report.calibrated for report in reports)
-    assert [report.warnings for report in reports] == [()] * 2
+    assert all(report.warnings == () for report in reports)
 
 
-@pytest.mark.parametrize("simulations", [0, 1000])
-@pytest.mark.parametrize("n", [3, 100])
+@pytest.mark.parametrize(
+    ("n", "simulations"),
+    [
+        (3, 0),
+        (100, 1000),
+        pytest.param(3, 1000, marks=pytest.mark.nightly),
+        pytest.param(100, 0, marks=pytest.mark.nightly),
+    ],
+)
 def test_items_of_unlikely_parameters(trained, n, simulations):
     """Items of parameters in the tail of the prior end in draws near them or in a TrustWarning, never in an
     error of linear algebra."""
@@ -165,12 +183,12 @@ def test_a_weak_network_is_doubted_for_one_item(trained, prior):
 def test_without_a_simulator_it_uses_what_the_training_left(trained):
     """calibration_simulations=0, or the approximator alone, composes without simulations, to the same draws;
     means are near."""
-    conditions = items(4, 10, seed=12)
+    conditions = items(2, 10, seed=12)
     arguments = {"num_samples": 500, "conditions": conditions, "compute_prior_score": prior_score, "seed": 1}
     draws, reports = trained.compositional_sample(
         **arguments, calibration_simulations=0, return_diagnostics=True
     )
-    assert [report.simulations for report in reports] == [0] * 4
+    assert [report.simulations for report in reports] == [0] * 2
     assert all(np.isfinite(report.bias_shift) for report in reports)
     np.testing.assert_array_equal(
         draws["theta"], trained.approximator.compositional_sample(**arguments)["theta"]
@@ -182,7 +200,7 @@ def test_without_a_simulator_it_uses_what_the_training_left(trained):
 @pytest.mark.parametrize("method", ["gauss", "langevin"])
 def test_the_other_methods_are_near(trained, method):
     """Means within an sd, sds within a quarter, at three items."""
-    conditions = items(2, 3, seed=12)
+    conditions = items(1, 3, seed=12)
     draws = trained.compositional_sample(
         num_samples=200, conditions=conditions, compute_prior_score=prior_score, method=method, seed=1
     )
@@ -213,13 +231,14 @@ def test_one_item_is_the_ordinary_posterior(trained):
 def test_the_seed_decides(trained, untrusted):
     """The same seed gives the same draws to the bit whatever the global state, another one others, and none
     NumPy's global state."""
-    arguments = {"num_samples": 20, "conditions": CONDITIONS, "calibration_simulations": 300}
+    arguments = {"num_samples": 20, "conditions": ONE, "calibration_simulations": 300}
     first = trained.compositional_sample(**arguments, seed=1)["theta"]
     torch.manual_seed(1)
     np.random.seed(1)
     np.testing.assert_array_equal(first, trained.compositional_sample(**arguments, seed=1)["theta"])
     assert not np.any(first == trained.compositional_sample(**arguments, seed=2)["theta"])
     drawn = []
+    arguments["calibration_simulations"] = 0
     for _ in range(2):
         np.random.seed(3)
         drawn.append(trained.compositional_sample(**arguments)["theta"])
@@ -230,19 +249,16 @@ def test_data_sets_do_not_depend_on_each_other(trained, untrusted):
     """The draws of a data set are the same whatever the others are, and differ between equal data sets in two
     rows."""
     arguments = {"num_samples": 20, "seed": 1, "calibration_simulations": 300}
-    x = CONDITIONS["x"].copy()
+    x = CONDITIONS["x"]
     first = trained.compositional_sample(conditions={"x": x}, **arguments)["theta"]
-    other = x.copy()
-    other[[0, 2]] = other[[2, 0]] + 1
-    second = trained.compositional_sample(conditions={"x": other}, **arguments)["theta"]
-    np.testing.assert_array_equal(first[1], second[1])
+    same = trained.compositional_sample(conditions={"x": x[[1, 1]]}, **arguments)["theta"]
+    np.testing.assert_array_equal(first[1], same[1])
     np.testing.assert_allclose(
         trained.compositional_sample(conditions={"x": x[:1]}, **arguments)["theta"][0],
         first[0],
         rtol=1e-3,
         atol=1e-4,
     )
-    same = trained.compositional_sample(conditions={"x": x[[1, 1]]}, **arguments)["theta"]
     assert not np.any(same[0] == same[1])
 
 
@@ -254,7 +270,7 @@ def test_split_and_diagnostics(trained):
     parts, reports = trained.compositional_sample(**arguments, split=True, return_diagnostics=True)
     assert parts.keys() == {"theta_0", "theta_1"}
     np.testing.assert_array_equal(np.concatenate([parts["theta_0"], parts["theta_1"]], axis=-1), whole)
-    assert len(reports) == 3
+    assert len(reports) == 2
     assert all(report.num_items == 4 and report.evaluations > 0 for report in reports)
 
 
@@ -266,7 +282,7 @@ def test_noise_and_simulations_are_taken(trained):
         **arguments, conditions=items(1, 40, seed=3), noise=0.07, calibration_simulations=5000
     )
     assert [(report.noise, report.simulations) for report in reports] == [(0.07, 5000)]
-    arguments |= {"conditions": CONDITIONS}
+    arguments |= {"conditions": ONE}
     _, reports = trained.compositional_sample(**arguments, calibration_simulations=5000)
     assert all(report.simulations in (200 * 4, 5000) for report in reports)
     _, reports = trained.compositional_sample(**arguments, calibration_simulations=0, noise=0.1)
@@ -275,7 +291,7 @@ def test_noise_and_simulations_are_taken(trained):
 
 def test_a_saved_approximator_composes_alike(trained, tmp_path):
     """Loaded, alone or in a new workflow, it gives the same draws to the bit."""
-    arguments = {"num_samples": 20, "conditions": CONDITIONS, "seed": 1}
+    arguments = {"num_samples": 20, "conditions": ONE, "seed": 1}
     loaded = bf.load(str(trained.approximator.save(tmp_path / "model")))
     expected = trained.approximator.compositional_sample(**arguments)["theta"]
     np.testing.assert_array_equal(loaded.compositional_sample(**arguments)["theta"], expected)
@@ -326,13 +342,14 @@ def test_every_training_leaves_the_shared_bias(method, tmp_path, untrusted):
     before = bias.coefficients.clone()
     getattr(made, method)(epochs=1, **own)
     assert not torch.equal(before, made.approximator.shared_bias.coefficients)
-    assert made.compositional_sample(num_samples=5, conditions=CONDITIONS, seed=1)["theta"].shape == (3, 5, 2)
+    draws = made.compositional_sample(num_samples=5, conditions=ONE, calibration_simulations=0, seed=1)
+    assert draws["theta"].shape == (1, 5, 2)
 
 
 def test_data_alone_are_enough(untrusted):
     """Without a simulator a workflow trains offline and composes, with the same answer as
     calibration_simulations=0."""
-    arguments = {"num_samples": 5, "conditions": CONDITIONS, "seed": 1}
+    arguments = {"num_samples": 5, "conditions": ONE, "seed": 1}
     drawn = []
     for more in ({"simulator": None}, {}):
         made = compositional(**more)

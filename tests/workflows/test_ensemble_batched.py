@@ -21,14 +21,14 @@ from sbi_models.training.settings import TrainingSettings
 
 DATA = SIMULATOR.sample(97, seed=1)
 VALIDATION = SIMULATOR.sample(40, seed=2)
-FLOW = FlowMatching(widths=(16, 16), steps=8)
+FLOW = FlowMatching(widths=(16, 16), steps=4)
 
 
 class Stop(Exception):
     """Raised by a listener to end a training."""
 
 
-def fit(made, *, method="fit_offline", epochs=4, **options):
+def fit(made, *, method="fit_offline", epochs=2, **options):
     """The ensemble, trained in float32."""
     own = {"data": DATA} if method == "fit_offline" else {"num_batches_per_epoch": 5}
     getattr(made, method)(epochs=epochs, batch_size=8, validation_data=VALIDATION, **own, **options)
@@ -75,9 +75,9 @@ def test_it_is_the_training_side_by_side(method, reuse, sizes):
     """
     made = fit(make(True), method=method, data_reuse=reuse)
     steps = 5 if method == "fit_online" else {0: 4, 0.5: 7, 1.0: 13}[reuse]
-    assert sizes == [3] * 4 * steps
+    assert sizes == [3] * 2 * steps
     check_close(made, fit(make(False), method=method, data_reuse=reuse))
-    assert len(sizes) == 4 * steps
+    assert len(sizes) == 2 * steps
 
 
 def test_members_with_batches_of_another_size_step_apart(sizes):

@@ -26,7 +26,7 @@ class Stop(Exception):
 
 def make(**arguments):
     """Three members, one of another kind."""
-    flow = FlowMatching(widths=(8, 8), steps=8)
+    flow = FlowMatching(widths=(8, 8), steps=2)
     networks = {"a": flow, "b": flow.clone(), "c": CouplingFlow(depth=2, widths=(8,))}
     return ensemble(inference_networks=networks, ensemble_size=None, **arguments)
 
@@ -35,9 +35,9 @@ def fit(made, method="fit_offline", *, root=None, **options):
     """A short training; 241 rows are 81, 80 and 80 of each at a reuse of 0, so that one takes a step more
     than the others."""
     own = {
-        "fit_offline": {"data": DATA, "epochs": 5, "batch_size": 16},
+        "fit_offline": {"data": DATA, "epochs": 5, "batch_size": 40},
         "fit_online": {"epochs": 5, "num_batches_per_epoch": 4, "batch_size": 16},
-        "fit_disk": {"root": root, "pattern": "*.npz", "epochs": 5, "batch_size": 16},
+        "fit_disk": {"root": root, "pattern": "*.npz", "epochs": 5, "batch_size": 40},
     }[method]
     getattr(made, method)(**({"validation_data": VALIDATION} | own | options))
     return made

@@ -16,6 +16,10 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*it has whole numbers only:sbi_
 
 REUSE = pytest.mark.parametrize("reuse", [0, 0.8, 1.0])
 MEMBERS = pytest.mark.parametrize("members", [2, 3])
+WITH_AUGMENTATIONS = pytest.mark.parametrize(  # each reuse, and each number of members, with and without
+    ("reuse", "members", "augmented"),
+    [(0, 2, False), (0, 3, True), (0.8, 2, True), (0.8, 3, False), (1.0, 2, False), (1.0, 3, True)],
+)
 
 
 def data(n):
@@ -80,9 +84,7 @@ def epochs_of(batches, per_epoch):
     return [list(chain(*batches[i : i + per_epoch])) for i in range(0, len(batches), per_epoch)]
 
 
-@REUSE
-@MEMBERS
-@pytest.mark.parametrize("augmented", [False, True])
+@WITH_AUGMENTATIONS
 def test_offline(seen, members, reuse, augmented):
     """Each member trains on its window of the shuffled data, in an order of its own in each epoch; at reuse 1
     all have the same batches."""
@@ -120,9 +122,7 @@ def files(tmp_path, monkeypatch):
     return tmp_path, reads
 
 
-@REUSE
-@MEMBERS
-@pytest.mark.parametrize("augmented", [False, True])
+@WITH_AUGMENTATIONS
 def test_disk(seen, files, members, reuse, augmented):
     """Members have windows of the rows, whichever files they are in, and each file is read once an epoch."""
     folder, reads = files

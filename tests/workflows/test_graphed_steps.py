@@ -61,7 +61,7 @@ def ensemble(**settings):
 def trained(workflow, **options):
     """History and weights after some epochs."""
     history = workflow.fit_offline(
-        data(), epochs=4, batch_size=64, validation_data=data(100), **options
+        data(), epochs=2, batch_size=64, validation_data=data(100), **options
     ).history
     return history, {name: value.cpu() for name, value in workflow.approximator.state_dict().items()}
 
@@ -91,7 +91,7 @@ def test_a_whole_step_is_the_step_that_lightning_takes(make, monkeypatch):
 
     monkeypatch.setattr(training.TrainingModule, "use_graphs", use)
     assert_same(trained(make(accelerator="cpu")), expected, 1e-7)
-    assert len(taken) == 4 * 9
+    assert len(taken) == 2 * 9
 
 
 class FakeGraph:

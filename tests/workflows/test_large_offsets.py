@@ -17,6 +17,8 @@ from sbi_models.approximators import load_approximator
 from sbi_models.datasets import SimulationStore
 from sbi_models.networks import CouplingFlow, DeepSet
 
+SMALL = CouplingFlow(widths=(16,), depth=2)
+
 Move = Callable[[np.ndarray], np.ndarray]
 MOVES: dict[str, Move] = {
     "moved": lambda x: x + 2.0**31,
@@ -37,15 +39,16 @@ def simulator(move: Move, shape: tuple[int, ...] = (2,)) -> Any:
     return bf.make_simulator([prior, likelihood])
 
 
-def workflow(simulator: Any = None, kind: type = bf.BasicWorkflow, **options: Any) -> Any:
+def workflow(simulator: Any = None, **options: Any) -> Any:
     given = {
         "inference_variables": "theta",
         "inference_conditions": "x",
+        "inference_network": SMALL,
         "seed": 1,
         "standardize": "all",
         "progress": False,
     }
-    return kind(simulator, **(given | options))
+    return bf.BasicWorkflow(simulator, **(given | options))
 
 
 def offline(move: Move, folder: Path) -> Any:
@@ -92,7 +95,15 @@ def files(move: Move, folder: Path) -> Any:
 
 
 def ensemble(move: Move, folder: Path) -> Any:
-    fitted = workflow(kind=bf.EnsembleWorkflow, inference_networks=CouplingFlow(), ensemble_size=2)
+    fitted = bf.EnsembleWorkflow(
+        inference_networks=SMALL,
+        ensemble_size=2,
+        inference_variables="theta",
+        inference_conditions="x",
+        seed=1,
+        standardize="all",
+        progress=False,
+    )
     fitted.fit_offline(simulator(move).sample(300, seed=3), epochs=1, batch_size=64)
     return fitted
 
@@ -129,16 +140,17 @@ def answers(fitted: Any, x: np.ndarray, folder: Path) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("way", WAYS)
 def test_what_is_learned_does_not_depend_on_offset_and_unit(way: str, tmp_path: Path) -> None:
     """Draws and log densities agree to rounding in float32, p-values exactly, whether x is plain, moved by
-    2^31, tiny or huge."""
+    2^31, or out of the range of float32: tiny on every other way in, huge on the others."""
     found = {}
-    for name, move in {"plain": lambda x: x, **MOVES}.items():
+    moves = {name: MOVES[name] for name in ("moved", "tiny" if list(WAYS).index(way) % 2 else "huge")}
+    for name, move in {"plain": lambda x: x, **moves}.items():
         folder = tmp_path / name
         folder.mkdir()
         x = simulator(move, (5, 2) if way == "sets" else (2,)).sample(30, seed=5)["x"]
         found[name] = answers(WAYS[way](move, folder), x, folder)
     spread = found["plain"]["draws"].mean(axis=1).std(axis=0)
     assert spread.min() > 0.05, "draws that do not depend on x would be the same anyhow"
-    for name in MOVES:
+    for name in moves:
         for what, values in found[name].items():
             np.testing.assert_allclose(values, found["plain"][what], atol=1e-4, err_msg=f"{what}, {name}")
 

@@ -10,6 +10,8 @@ from sbi_models.networks import AutoregressiveMixture
 from sbi_models.simulators import SimulatorWithProposal
 from sbi_models.workflows import narrow, sequential_proposal
 
+pytestmark = pytest.mark.xdist_group("proposals")  # one process trains what these tests share
+
 X = np.array([[1.9, -1.2]])
 
 
@@ -33,7 +35,7 @@ def test_the_second_round_is_near_the_observation_and_weights_lead_to_the_exact_
     np.testing.assert_allclose(np.sqrt(np.diag(near.prior.covariance)), 3 * first.std(axis=0), rtol=0.05)
     np.testing.assert_allclose(near.prior.mean, first.mean(axis=0), atol=0.1 * SD)
     again = workflow(simulator=near, inference_network=AutoregressiveMixture(3, trunk_width=0, head_width=8))
-    again.fit_offline(near.sample(1_000, seed=3), epochs=20, batch_size=50)
+    again.fit_offline(near.sample(1_000, seed=3), epochs=8, batch_size=50)
     draws, (report,) = again.importance_sample(
         num_samples=4_000, conditions={"x": X}, log_likelihood=log_likelihood, log_prior=log_prior, seed=3
     )

@@ -9,7 +9,7 @@ import torch
 from torch.distributions import Gamma, SigmoidTransform, TransformedDistribution, Uniform
 
 import sbi_models as bf
-from sbi_models.networks import DeepSet, SummaryNetwork, register
+from sbi_models.networks import DeepSet, SummaryNetwork, network_named, register
 from sbi_models.torch_defaults import as_user, aside
 
 
@@ -36,15 +36,25 @@ def half_without_gradients():
         yield
 
 
-NETWORKS = [
-    "coupling_flow",
-    "flow_matching",
-    "diffusion_model",
-    "consistency_model",
-    "autoregressive_mixture",
-    "scoring_rules",
-]
-SUMMARIES = ["deep_set", "set_transformer", "time_series_network", "time_series_transformer"]
+NETWORKS = {
+    "coupling_flow": {"widths": (8, 8), "depth": 2},
+    "flow_matching": {"widths": (8, 8), "steps": 4},
+    "diffusion_model": {"widths": (8, 8), "steps": 4, "density_steps": 2},
+    "consistency_model": {"widths": (8, 8)},
+    "autoregressive_mixture": {"components": 2, "trunk_width": 8, "head_width": 8},
+    "scoring_rules": {"widths": (8, 8)},
+}
+SUMMARIES = {
+    "deep_set": {"summary_dim": 3, "widths": (8,), "head_widths": (8,)},
+    "set_transformer": {"summary_dim": 3, "width": 8, "heads": 2},
+    "time_series_network": {"summary_dim": 3, "widths": (8,), "hidden_dim": 4},
+    "time_series_transformer": {"summary_dim": 3, "width": 8, "heads": 2},
+}
+
+
+def small(name):
+    """A network of that name, made where this is called."""
+    return network_named(name, {**NETWORKS, **SUMMARIES}[name])
 
 
 def data(length=0, n=48):
@@ -76,22 +86,33 @@ def results(workflow, data, path):
 
 
 def basic(**options):
-    roles = {"inference_variables": "theta", "inference_conditions": "x"}
-    return bf.BasicWorkflow(**(roles | {"seed": 1, "standardize": "all", "progress": False} | options))
+    given = {
+        "inference_variables": "theta",
+        "inference_conditions": "x",
+        "inference_network": small("coupling_flow"),
+        "seed": 1,
+        "standardize": "all",
+        "progress": False,
+    }
+    return bf.BasicWorkflow(**(given | options))
 
 
 def ensemble():
     roles = {"inference_variables": "theta", "inference_conditions": "x", "seed": 1, "progress": False}
-    return bf.EnsembleWorkflow(inference_networks="coupling_flow", ensemble_size=2, batched=True, **roles)
+    return bf.EnsembleWorkflow(
+        inference_networks=small("coupling_flow"), ensemble_size=2, batched=True, **roles
+    )
 
 
 def cases():
     for name in NETWORKS:
-        yield name, lambda name=name: basic(inference_network=name), 0
+        yield name, lambda name=name: basic(inference_network=small(name)), 0
     for name in SUMMARIES:
         yield (
             name,
-            lambda name=name: basic(summary_network=name, summary_variables="x", inference_conditions=None),
+            lambda name=name: basic(
+                summary_network=small(name), summary_variables="x", inference_conditions=None
+            ),
             6,
         )
     yield "ensemble", ensemble, 0

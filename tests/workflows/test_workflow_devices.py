@@ -19,7 +19,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork.*:Depreca
 
 DATA, VALIDATION = SIMULATOR.sample(64, seed=1), SIMULATOR.sample(203, seed=2)
 TWO = {"devices": 2, "strategy": "ddp_fork"}
-FLOW = FlowMatching(widths=(8, 8), steps=8)
+FLOW = FlowMatching(widths=(8, 8), steps=2)
 
 
 class Stop(Exception):

@@ -7,7 +7,7 @@ from linear_gaussian import SD, SIMULATOR, exact_log_prob, exact_mean, workflow
 
 from sbi_models.errors import DataError
 
-TEST = SIMULATOR.sample(300, seed=8)
+TEST = SIMULATOR.sample(100, seed=8)
 
 
 def write_files(folder, num_files=16, per_file=500):
@@ -21,12 +21,12 @@ def write_files(folder, num_files=16, per_file=500):
 
 
 def test_the_posterior_is_found(tmp_path):
-    """After 500 steps from files the posterior of the linear-Gaussian model has the exact mean, sd and
+    """After 250 steps from files the posterior of the linear-Gaussian model has the exact mean, sd and
     density."""
     write_files(tmp_path)
     trained = workflow(widths=(32, 32), seed=0)
-    history = trained.fit_disk(tmp_path, pattern="*.npz", batch_size=128, epochs=8, validation_data=TEST)
-    assert len(history.history["val_loss"]) == 8
+    history = trained.fit_disk(tmp_path, pattern="*.npz", batch_size=128, epochs=4, validation_data=TEST)
+    assert len(history.history["val_loss"]) == 4
     draws = trained.sample(num_samples=400, conditions=TEST, seed=1)["theta"]
     error = (draws.mean(axis=1) - exact_mean(TEST["x"])) / SD
     assert np.sqrt(np.mean(error**2)) < 0.1

@@ -18,20 +18,25 @@ def assert_is_exact(trained, test, mean, sd, exact, *, mean_error=0.1, sd_error=
     assert abs(gap) < nats
 
 
-@pytest.mark.parametrize(("method", "seed"), [("fit_online", 0), ("fit_online", 1), ("fit_offline", 2)])
+@pytest.mark.parametrize(
+    ("method", "seed"),
+    [("fit_online", 0), pytest.param("fit_online", 1, marks=pytest.mark.nightly), ("fit_offline", 2)],
+)
+# Seconds: the 500 steps of the claim.
 def test_the_linear_gaussian_posterior_is_found(method, seed):
-    """After 500 steps of flow matching, means, sds and log densities of 400 test data sets are those of the
+    """After 500 steps of flow matching, means, sds and log densities of 100 test data sets are those of the
     formula."""
-    trained = workflow(widths=(64, 64), seed=seed)
+    trained = workflow(widths=(32, 32), seed=seed)
     if method == "fit_online":
         history = trained.fit_online(epochs=5, num_batches_per_epoch=100, batch_size=128)
     else:
         history = trained.fit_offline(SIMULATOR.sample(12_800, seed=5), epochs=5, batch_size=128)
     assert history.history["loss"][-1] < 0.9 * history.history["loss"][0]
-    test = SIMULATOR.sample(400, seed=99)
+    test = SIMULATOR.sample(100, seed=99)
     assert_is_exact(trained, test, exact_mean(test["x"]), SD, exact_log_prob(test))
 
 
+# Seconds: the steps that a summary network takes to a tenth of a posterior sd.
 def test_a_deep_set_finds_the_mean_of_a_set():
     """With theta ~ 50 + 10 N(0, 1) and eight observations theta + 10 N(0, 1), the posterior through a summary
     network is the formula's."""
@@ -55,7 +60,7 @@ def test_a_deep_set_finds_the_mean_of_a_set():
         progress=False,
     )
     trained.fit_online(epochs=4, num_batches_per_epoch=75, batch_size=128)
-    test = simulator.sample(200, seed=98)
+    test = simulator.sample(100, seed=98)
     mean, sd = 50 + (test["x"] - 50).sum(axis=1) / 9, 10 / 3
     exact = -(((test["theta"] - mean) / sd)[:, 0] ** 2) / 2 - np.log(sd * np.sqrt(2 * np.pi))
     assert_is_exact(trained, test, mean, sd, exact, mean_error=0.15)

@@ -44,7 +44,7 @@ class Monomials:
 
     def __init__(self, theta_dim: int, degree: int) -> None:
         exponents = [(0,) * theta_dim]
-        self._made: list[tuple[list[int], list[int]]] = []
+        self._made: list[tuple[Tensor, Tensor]] = []
         last = [(0, 0)]  # position of each product of the last degree, and the last factor it may get
         for _ in range(degree):
             parents, factors, new = [], [], []
@@ -54,7 +54,7 @@ class Monomials:
                     parents.append(parent)
                     factors.append(j)
                     exponents.append(tuple(e + (i == j) for i, e in enumerate(exponents[parent])))
-            self._made.append((parents, factors))
+            self._made.append((torch.tensor(parents), torch.tensor(factors)))
             last = new
         self.exponents = torch.tensor(exponents)
         where = {e: k for k, e in enumerate(exponents)}
@@ -67,10 +67,12 @@ class Monomials:
 
     def __call__(self, u: Tensor) -> Tensor:
         """The products (m, k)."""
-        parts = [torch.ones(len(u), 1, dtype=u.dtype)]
+        products = u.new_empty(len(u), len(self.exponents))
+        products[:, 0], stop = 1.0, 1
         for parents, factors in self._made:
-            parts.append(torch.cat(parts, dim=1)[:, parents] * u[:, factors])
-        return torch.cat(parts, dim=1)
+            start, stop = stop, stop + len(parents)
+            products[:, start:stop] = products.index_select(1, parents).mul_(u.index_select(1, factors))
+        return products
 
 
 @dataclass(frozen=True)
