@@ -333,6 +333,16 @@ class Adapter(WithHistory):
         """
         return discrete_columns(self.transforms, batch, role)
 
+    def keeps_discrete(self, batch: Tensors, role: str) -> bool:
+        """Whether what the first step declares discrete reaches an adapted variable unchanged.
+
+        The steps need not have seen data; raw variables are (n, ...).
+        """
+        try:
+            return bool(self.fitted(batch).discrete(batch, role))
+        except (ConfigurationError, DataError):
+            return False
+
     def to_json(self) -> list[dict[str, Any]]:
         """The transforms as JSON; raises ConfigurationError if one is not registered."""
         return [transform_to_json(transform) for transform in self.transforms]

@@ -64,10 +64,10 @@ def discrete_columns(
         if not len(at):
             continue
         column = int(at[0, -1])
-        if len(at) > 1 or not bool((adapted[role][row][at[0, 0] if at.shape[1] == 1 else 0] == values[row])):
+        if len(at) > 1 or not bool(adapted[role][row].reshape(-1)[column] == values[row]):
             raise ConfigurationError(
-                f"Expected no step that changes the values of {mark.name!r} after {step.kind}, which declares "
-                "them discrete, got one. Leave that step out, or put it before."
+                f"Expected no step that changes the values of {mark.name!r} after {step.kind}, which "
+                "declares them discrete, got one. Leave that step out, or put it before."
             )
         found.append(DiscreteColumn(column, *step.law(mark.name, mark.place)))
     return tuple(sorted(found))

@@ -256,11 +256,11 @@ def _checked(values: Any) -> list[float]:
 
 
 def _distinct(name: str, column: Tensor) -> list[float]:
-    values = column.to(torch.float64).unique()
+    values: Tensor = torch.unique(column.to(torch.float64))
     if not bool(values.isfinite().all()) or len(values) > MOST_CLASSES:
         raise DataError(
-            f"Expected at most {MOST_CLASSES} categories of {name!r}, all finite, got {len(values)} different "
-            f"values. Whole numbers of many values are counts: adapter.as_count({name!r})."
+            f"Expected at most {MOST_CLASSES} categories of {name!r}, all finite, got {len(values)} "
+            f"different values. Whole numbers of many values are counts: adapter.as_count({name!r})."
         )
     return [float(value) for value in values]
 

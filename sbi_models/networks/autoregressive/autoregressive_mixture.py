@@ -223,7 +223,9 @@ class AutoregressiveMixture(InferenceNetwork):
         log_terms = log_weights - log_sds - 0.5 * ((rest.T[..., None] - means) * (-log_sds).exp()).square()
         each: Tensor = log_terms.logsumexp(dim=-1) - 0.5 * math.log(2 * math.pi) - self.log_scale[:, None]
         if laws is not None:
-            return laws.log_prob(theta, hidden, mixture, rest, self.log_scale, each)
+            return laws.log_prob(
+                theta, hidden, mixture=mixture, rest=rest, log_scale=self.log_scale, continuous=each
+            )
         return each.sum(dim=0)
 
     def _context(self, conditions: Tensor, dropout: Tensor | None = None) -> Tensor:

@@ -103,6 +103,7 @@ class DiscreteLaws(nn.Module):
         self,
         theta: Tensor,
         hidden: Tensor,
+        *,
         mixture: tuple[Tensor, Tensor, Tensor],
         rest: Tensor,
         log_scale: Tensor,
@@ -140,8 +141,11 @@ class DiscreteLaws(nn.Module):
         lower = rest + (counts.clamp(min=1).log() - (counts + 0.5).log()) * unit
         upper = rest + (1 / (2 * counts + 1)).log1p() * unit
         width = counts.clamp(min=1).reciprocal().log1p() * unit
+        lower, upper, width = (part.T[..., None] for part in (lower, upper, width))
         terms = _log_mass(
-            *(part.T[..., None] for part in (lower, upper, width)),
+            lower,
+            upper,
+            width,
             means,
             log_sds,
             lowest=(counts == 0).T[..., None],

@@ -9,14 +9,16 @@
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, TypedDict
 
 import numpy as np
 
 from sbi_models import seeding
 from sbi_models.adapters import Adapter
+from sbi_models.adapters.transforms import Discrete
 from sbi_models.approximators import files
+from sbi_models.approximators.discrete import declared_components, found_steps, tell_found
 from sbi_models.datasets import Augment, Augmentations
 from sbi_models.networks import AutoregressiveMixture
 from sbi_models.simulators import Simulator
@@ -51,7 +53,8 @@ class Automatic:
 
     Args:
         roles: raw names by role.
-        given: arguments of the user: summary network, mask, adapter and info.
+        given: arguments of the user: summary network, mask, adapter and info. An adapter that only declares
+            variables discrete leaves all other choices open.
 
     Attributes:
         choices: choices of the last training, name to text or number, as they are logged.
@@ -59,6 +62,12 @@ class Automatic:
 
     def __init__(self, roles: dict[str, list[str]], given: AutomaticOptions) -> None:
         self.roles, self.given = roles, given
+        self.declarations: tuple[Discrete, ...] = ()
+        steps = () if given["adapter"] is None else given["adapter"].transforms
+        if steps and all(isinstance(step, Discrete) for step in steps):
+            self.declarations = tuple(step for step in steps if isinstance(step, Discrete))
+            self.given = {**given, "adapter": None}
+        self.declared = {name for step in self.declarations for name in step.names}
         self.choices: dict[str, Any] = {}
         self.likelihood: NeuralLikelihood | None = None
 
@@ -78,13 +87,19 @@ class Automatic:
         inferred, observed = self.roles["inference_variables"], self.roles["inference_conditions"]
         prior = neural_likelihood.prior_of(workflow.simulator, inferred, observed)
         everything = {name: np.concatenate([data[name], validation[name]]) for name in (*inferred, *observed)}
-        bounds, scales = self._transforms(workflow, everything, prior, inferred, observed)
+        discrete = self._discrete(workflow, everything, inferred)
+        bounds, scales = self._transforms(
+            workflow, everything, prior, inferred, observed, declared_components(discrete, everything)
+        )
         self.choices = {
             "simulations": number,
             "held out": len(next(iter(validation.values()))),
             **in_words(bounds, scales),
+            **{name: step.kind for step in discrete.transforms for name in step.names},
         }
-        adapter = self.given["adapter"] or _with_priors(workflow, adapter_of(bounds, scales))
+        adapter = self.given["adapter"] or _with_priors(
+            workflow, Adapter((*discrete.transforms, *adapter_of(bounds, scales).transforms))
+        )
         schedule = schedules.for_simulations(number)
         patience = schedule.patience(schedule.epochs(number))
         direct = self._workflow(workflow, adapter, schedule, patience, "direct")
@@ -159,6 +174,18 @@ class Automatic:
         assert history is not None
         return candidates[best], history
 
+    def _discrete(self, workflow: Workflow, data: Variables, inferred: list[str]) -> Adapter:
+        """Steps that declare parameters discrete: those of the user, or what is found in all simulations.
+
+        Parameters with a torch distribution are left to it.
+        """
+        if self.given["adapter"] is not None:
+            return Adapter()
+        names = [name for name in inferred if name not in workflow.priors and name not in self.declared]
+        found = found_steps(data, names)
+        tell_found(found)
+        return Adapter((*self.declarations, *found))
+
     def _transforms(
         self,
         workflow: Workflow,
@@ -166,6 +193,7 @@ class Automatic:
         prior: Simulator | None,
         inferred: list[str],
         observed: list[str],
+        discrete: Collection[tuple[str, int]] = (),
     ) -> tuple[dict[str, Bounds], dict[str, str]]:
         """Bounds of parameters and scales of data, unless adapter or prior of the user say them."""
         plain = [name for name in inferred if data[name].ndim == 2]
@@ -177,7 +205,13 @@ class Automatic:
                 prior.sample(_PRIOR_DRAWS, seed=seeding.derive(workflow.seed, "bounds"), progress=False)
             )
         names = [name for name in plain if name not in workflow.priors]
-        bounds = {name: parameter_bounds(np.concatenate([part[name] for part in draws])) for name in names}
+        bounds = {
+            name: _without(
+                parameter_bounds(np.concatenate([part[name] for part in draws])),
+                [k for owner, k in discrete if owner == name],
+            )
+            for name in names
+        }
         shaped = [name for name in observed if data[name].ndim == 2]
         return bounds, data_scales(
             shaped, data, np.concatenate([data[name] for name in plain], axis=1)
@@ -261,6 +295,12 @@ def _with_priors(workflow: Workflow, adapter: Adapter) -> Adapter:
     for name, prior in workflow.priors.items():
         before = before.constrain(name, prior=prior)
     return Adapter((*before.transforms, *adapter.transforms))
+
+
+def _without(bounds: Bounds, components: Collection[int]) -> Bounds:
+    """Bounds without those of discrete components."""
+    lower, upper = ([None if k in components else bound for k, bound in enumerate(ends)] for ends in bounds)
+    return lower, upper
 
 
 def _why_not_learned(
