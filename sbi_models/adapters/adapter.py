@@ -6,7 +6,7 @@ from typing import Any, Literal
 import torch
 
 from sbi_models.adapters import transforms as steps
-from sbi_models.adapters.discrete import DiscreteColumn, discrete_columns
+from sbi_models.adapters.discrete import DiscreteColumn, discrete_columns, discrete_places
 from sbi_models.adapters.history import WithHistory
 from sbi_models.adapters.supports import steps_for
 from sbi_models.adapters.transforms import (
@@ -332,6 +332,10 @@ class Adapter(WithHistory):
             ConfigurationError: if a later step changes the values of such a component.
         """
         return discrete_columns(self.transforms, batch, role)
+
+    def discrete_places(self, batch: Tensors, role: str) -> list[tuple[int, str, int]]:
+        """Of each column that `discrete` lists: its place, and the raw variable and component that it is."""
+        return discrete_places(self.transforms, batch, role)
 
     def keeps_discrete(self, batch: Tensors, role: str) -> bool:
         """Whether what the first step declares discrete reaches an adapted variable unchanged.

@@ -36,9 +36,26 @@ def discrete_columns(
     Raises:
         ConfigurationError: if a later step changes the values of a discrete component.
     """
+    return tuple(sorted(column for column, *_ in _places(transforms, batch, role)))
+
+
+def discrete_places(transforms: Iterable[Transform], batch: Tensors, role: str) -> list[tuple[int, str, int]]:
+    """Of each of the `discrete_columns`: its place, and the variable and component that it is."""
+    places = _places(transforms, batch, role)
+    return sorted((column.column, name, component) for column, name, component in places)
+
+
+def _places(
+    transforms: Iterable[Transform], batch: Tensors, role: str
+) -> list[tuple[DiscreteColumn, str, int]]:
+    """The discrete columns, and the variable and component that each of them is.
+
+    Raises:
+        ConfigurationError: if a later step changes the values of a discrete component.
+    """
     steps = list(transforms)
     if not any(isinstance(step, Discrete) for step in steps):
-        return ()
+        return []
     raw = {name: value[:1].to(torch.float64) for name, value in batch.items()}
     marks, rows = [], raw
     for number, step in enumerate(steps):
@@ -69,8 +86,9 @@ def discrete_columns(
                 f"Expected no step that changes the values of {mark.name!r} after {step.kind}, which "
                 "declares them discrete, got one. Leave that step out, or put it before."
             )
-        found.append(DiscreteColumn(column, *step.law(mark.name, mark.place)))
-    return tuple(sorted(found))
+        law = DiscreteColumn(column, *step.law(mark.name, mark.place))
+        found.append((law, mark.name, mark.component))
+    return found
 
 
 def _carried(

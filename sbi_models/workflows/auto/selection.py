@@ -17,8 +17,9 @@ import numpy as np
 from sbi_models import seeding
 from sbi_models.adapters import Adapter
 from sbi_models.adapters.transforms import Discrete
-from sbi_models.approximators import files
+from sbi_models.approximators import Approximator, ContinuousApproximator, files
 from sbi_models.approximators.discrete import declared_components, found_steps, tell_found
+from sbi_models.approximators.rows import as_tensors
 from sbi_models.datasets import Augment, Augmentations
 from sbi_models.networks import AutoregressiveMixture
 from sbi_models.simulators import Simulator
@@ -65,7 +66,7 @@ class Automatic:
         self.declarations: tuple[Discrete, ...] = ()
         steps = () if given["adapter"] is None else given["adapter"].transforms
         if steps and all(isinstance(step, Discrete) for step in steps):
-            self.declarations = tuple(step for step in steps if isinstance(step, Discrete))
+            self.declarations = tuple(_discrete_steps(Adapter(steps)))
             self.given = {**given, "adapter": None}
         self.declared = {name for step in self.declarations for name in step.names}
         self.choices: dict[str, Any] = {}
@@ -89,13 +90,18 @@ class Automatic:
         everything = {name: np.concatenate([data[name], validation[name]]) for name in (*inferred, *observed)}
         discrete = self._discrete(workflow, everything, inferred)
         bounds, scales = self._transforms(
-            workflow, everything, prior, inferred, observed, declared_components(discrete, everything)
+            workflow,
+            everything,
+            prior,
+            inferred,
+            observed,
+            discrete=declared_components(discrete, everything),
         )
         self.choices = {
             "simulations": number,
             "held out": len(next(iter(validation.values()))),
             **in_words(bounds, scales),
-            **{name: step.kind for step in discrete.transforms for name in step.names},
+            **{name: step.kind for step in _discrete_steps(discrete) for name in step.names},
         }
         adapter = self.given["adapter"] or _with_priors(
             workflow, Adapter((*discrete.transforms, *adapter_of(bounds, scales).transforms))
@@ -138,7 +144,7 @@ class Automatic:
             indirect = self._workflow(workflow, adapter, schedule, None, "synthetic")
             indirect.certified_by = data
             indirect.fit_offline(
-                self._synthetic(self.likelihood, prior, seed),
+                self._synthetic(self.likelihood, prior, seed, direct.approximator),
                 schedule.epochs(_SYNTHETIC),
                 schedule.batch_size,
                 validation_data=validation,
@@ -147,10 +153,15 @@ class Automatic:
             candidates["learned likelihood"] = indirect
         return self._best(candidates, validation, reason)
 
-    def _synthetic(self, likelihood: NeuralLikelihood, prior: Simulator, seed: int) -> Variables:
-        """Simulations of the prior and the neural likelihood."""
+    def _synthetic(
+        self, likelihood: NeuralLikelihood, prior: Simulator, seed: int, trained: Approximator
+    ) -> Variables:
+        """Simulations of the prior and the neural likelihood, without categories of no simulation."""
         drawn = prior.sample(_SYNTHETIC, seed=seeding.derive(seed, "prior"), progress=False)
         parameters = {name: drawn[name] for name in self.roles["inference_variables"]}
+        if isinstance(trained, ContinuousApproximator) and trained.discrete_variables:
+            inside = trained.adapter.inside(as_tensors(parameters)).numpy()
+            parameters = {name: value[inside] for name, value in parameters.items()}
         return likelihood.draw(parameters, seed=seeding.derive(seed, "synthetic"))
 
     def _best(
@@ -193,7 +204,8 @@ class Automatic:
         prior: Simulator | None,
         inferred: list[str],
         observed: list[str],
-        discrete: Collection[tuple[str, int]] = (),
+        *,
+        discrete: Collection[tuple[str, int]],
     ) -> tuple[dict[str, Bounds], dict[str, str]]:
         """Bounds of parameters and scales of data, unless adapter or prior of the user say them."""
         plain = [name for name in inferred if data[name].ndim == 2]
@@ -295,6 +307,10 @@ def _with_priors(workflow: Workflow, adapter: Adapter) -> Adapter:
     for name, prior in workflow.priors.items():
         before = before.constrain(name, prior=prior)
     return Adapter((*before.transforms, *adapter.transforms))
+
+
+def _discrete_steps(adapter: Adapter) -> list[Discrete]:
+    return [step for step in adapter.transforms if isinstance(step, Discrete)]
 
 
 def _without(bounds: Bounds, components: Collection[int]) -> Bounds:
