@@ -8,6 +8,7 @@ from torch import Tensor
 
 from sbi_models.adapters import Adapter
 from sbi_models.adapters.transforms import AsCategorical, AsCount, Discrete, Transform
+from sbi_models.approximators.base import Approximator
 from sbi_models.approximators.rows import as_tensors
 from sbi_models.errors import ConfigurationError
 from sbi_models.networks import InferenceNetwork
@@ -65,6 +66,12 @@ def discrete_variables(
                     for place, k in enumerate(range(width) if step.components is None else step.components):
                         listed[k] = list(step.table(name)[place]) if isinstance(step, AsCategorical) else []
     return found
+
+
+def discrete_variables_of(approximator: Approximator) -> DiscreteVariables:
+    """The discrete inference variables of a trained approximator, also of an ensemble, by its members."""
+    member = next(iter(approximator.members.values()))
+    return discrete_variables(member.adapter, member.inference_names, member.shapes)
 
 
 def declared_components(adapter: Adapter, variables: Variables) -> set[tuple[str, int]]:

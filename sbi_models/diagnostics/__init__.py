@@ -19,6 +19,7 @@ from sbi_models.diagnostics.verdict import Check, Estimate, Judgement, Verdict
 if TYPE_CHECKING:
     from sbi_models.diagnostics.plots import (
         plot_calibration_ecdf,
+        plot_confusion,
         plot_coverage,
         plot_disagreement,
         plot_losses,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
         plot_predictive_check,
         plot_rank_histogram,
         plot_recovery,
+        plot_reliability,
         plot_tarp,
         plot_verdict,
         plot_z_score_contraction,
@@ -44,6 +46,7 @@ __all__ = [
     "flatten_variables",
     "judge",
     "plot_calibration_ecdf",
+    "plot_confusion",
     "plot_coverage",
     "plot_disagreement",
     "plot_losses",
@@ -52,6 +55,7 @@ __all__ = [
     "plot_predictive_check",
     "plot_rank_histogram",
     "plot_recovery",
+    "plot_reliability",
     "plot_tarp",
     "plot_verdict",
     "plot_z_score_contraction",
