@@ -1,4 +1,4 @@
-"""Diagnostics of categories: metrics by hand and by enumeration, verdicts of right and of wrong posteriors."""
+"""Diagnostics of categories: metrics by hand and by enumeration, verdicts of right and wrong posteriors."""
 
 import itertools
 
