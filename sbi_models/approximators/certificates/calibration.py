@@ -203,8 +203,8 @@ def disagreement(members: Members, conditions: VariablesLike, *, seed: int) -> T
 
     With standard deviations s_k of the members and s of their mixture, all members counting the same, the
     mean divergence of the normal posteriors of members from the normal one with the moments of the mixture is
-    log s - mean of log s_k. Whole numbers count as spread over an interval of length 1, so that draws that are
-    all equal have a variance.
+    log s - mean of log s_k. Whole numbers count as spread over an interval of length 1: equal draws have a
+    variance.
     """
     draws = torch.stack(
         [
