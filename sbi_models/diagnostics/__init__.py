@@ -14,7 +14,7 @@ from sbi_models.diagnostics.default import default_figures, default_metrics
 from sbi_models.diagnostics.judging import MIN_DATASETS, MIN_DRAWS, judge
 from sbi_models.diagnostics.metrics import *  # noqa: F403 - metrics/__init__.py lists their names
 from sbi_models.diagnostics.variables import flatten_variables
-from sbi_models.diagnostics.verdict import Check, Estimate, Judgement, Verdict
+from sbi_models.diagnostics.verdict import CategoryEstimate, Check, Estimate, Judgement, Verdict
 
 if TYPE_CHECKING:
     from sbi_models.diagnostics.plots import (
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = [
     "MIN_DATASETS",
     "MIN_DRAWS",
+    "CategoryEstimate",
     "Check",
     "Estimate",
     "Judgement",

@@ -40,7 +40,8 @@ def mean_variation(workflow, number):
 
 
 def test_a_change_point_is_nearly_exact_from_few_simulations():
-    """From 3 000 simulations, the total variation from the enumerated posterior is below .2; a place that goes with no number of changes has hardly any probability."""
+    """From 3 000 simulations, the total variation from the enumerated posterior is below .2, and a place that
+    goes with no number of changes has hardly any probability."""
     workflow = change_points(trunk_width=64, head_width=32)
     workflow.fit_offline(workflow.simulate(3_000, seed=2), epochs=20, batch_size=128)
     assert mean_variation(workflow, 60) < 0.2
