@@ -69,7 +69,9 @@ def discrete_variables(
 
 
 def discrete_variables_of(approximator: Approximator) -> DiscreteVariables:
-    """The discrete inference variables of a trained approximator, also of an ensemble, by its members."""
+    """The discrete inference variables of an approximator, also of an ensemble; none before it has seen data."""
+    if not approximator.is_built:
+        return {}
     member = next(iter(approximator.members.values()))
     return discrete_variables(member.adapter, member.inference_names, member.shapes)
 
@@ -120,8 +122,8 @@ def tell_found(found: Sequence[Transform]) -> None:
         other = "as_count" if isinstance(step, AsCategorical) else "as_categorical"
         text = (
             f"{name!r} has few distinct values, whole numbers, in all simulations: they are taken as {what}, "
-            f"with probabilities. Say otherwise by adapter.{other}({name!r}), or make them continuous in the "
-            f"simulator (+ rng.uniform()); say the same by adapter.{step.kind}({name!r})."
+            f"with probabilities, as adapter.{step.kind}({name!r}) does. Say otherwise by "
+            f"adapter.{other}({name!r}), or make them continuous in the simulator, + rng.uniform()."
         )
         _logger.info("%s", text)
         tell(text)

@@ -12,13 +12,13 @@ from sbi_models.workflows.auto import selection as automatic
 
 
 def change_points(**arguments):
-    """Number of change points and the place of the first, given twelve counts on a scale of roots."""
+    """Number of change points and the place of the first, given ten counts."""
     return bf.BasicWorkflow(
         SIMULATOR,
         inference_variables=["number", "first"],
         inference_conditions="x",
         inference_network=AutoregressiveMixture(components=1, **arguments),
-        adapter=Adapter().as_categorical(["number", "first"]).sqrt("x"),
+        adapter=Adapter().as_categorical(["number", "first"]),
         standardize="all",
         initial_learning_rate=2e-3,
         ema=0.99,
@@ -127,7 +127,8 @@ def trained(rows=2_000):
 
 
 def test_what_a_workflow_does_with_discrete_parameters(tmp_path):
-    """Verdict, figures, metrics, certificates, importance weights, export to ArviZ and a loaded file work."""
+    """Verdict, figures, metrics, certificates, export to ArviZ and a loaded file work; a normal proposal is
+    refused."""
     workflow = trained()
     verdict = workflow.verdict(60, num_samples=100, seed=3)
     (kind,) = [row for row in verdict.parameters if row.name == "kind"]
@@ -140,6 +141,8 @@ def test_what_a_workflow_does_with_discrete_parameters(tmp_path):
     posterior = bf.diagnostics.to_arviz(draws)["posterior"]
     assert set(np.unique(posterior["kind"])) <= {1.0, 4.0}
     assert all(certificate.p_value is not None for certificate in workflow.approximator.certify({"x": x}))
+    with pytest.raises(bf.errors.ConfigurationError, match=r"'kind', 'n', declared discrete"):
+        bf.workflows.sequential_proposal(workflow.simulator, workflow.approximator, {"x": x[:1]}, seed=1)
     loaded = bf.load(workflow.approximator.save(tmp_path / "kinds.safetensors"))
     again = bf.BasicWorkflow(inference_network=loaded, seed=1).sample(
         num_samples=40, conditions={"x": x}, seed=5

@@ -55,7 +55,7 @@ class Automatic:
     Args:
         roles: raw names by role.
         given: arguments of the user: summary network, mask, adapter and info. An adapter that only declares
-            variables discrete leaves all other choices open.
+            parameters discrete leaves all other choices open.
 
     Attributes:
         choices: choices of the last training, name to text or number, as they are logged.
@@ -65,7 +65,8 @@ class Automatic:
         self.roles, self.given = roles, given
         self.declarations: tuple[Discrete, ...] = ()
         steps = () if given["adapter"] is None else given["adapter"].transforms
-        if steps and all(isinstance(step, Discrete) for step in steps):
+        inferred = set(roles["inference_variables"])
+        if steps and all(isinstance(step, Discrete) and inferred.issuperset(step.names) for step in steps):
             self.declarations = tuple(_discrete_steps(Adapter(steps)))
             self.given = {**given, "adapter": None}
         self.declared = {name for step in self.declarations for name in step.names}
