@@ -52,6 +52,17 @@ def columns_of(adapter: Adapter, adapted: Mapping[str, Tensor]) -> DiscreteColum
     return adapter.discrete(adapter.inverse({role: adapted[role][:1]}), role)
 
 
+def without_discrete(adapter: Adapter, adapted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Adapted variables with 0 in the discrete columns, which no scale crushes."""
+    columns = [column for column, *_ in columns_of(adapter, adapted)]
+    if not columns:
+        return dict(adapted)
+    role = "inference_variables"
+    values = adapted[role].clone()
+    values[:, columns] = 0.0
+    return {**adapted, role: values}
+
+
 def discrete_variables(
     adapter: Adapter, names: Sequence[str], shapes: Mapping[str, tuple[int, ...]]
 ) -> DiscreteVariables:
@@ -69,7 +80,7 @@ def discrete_variables(
 
 
 def discrete_variables_of(approximator: Approximator) -> DiscreteVariables:
-    """The discrete inference variables of an approximator, also of an ensemble; none before it has seen data."""
+    """The discrete inference variables of an approximator or ensemble; none before it has seen data."""
     if not approximator.is_built:
         return {}
     member = next(iter(approximator.members.values()))

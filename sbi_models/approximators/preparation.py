@@ -20,6 +20,7 @@ from sbi_models.approximators.discrete import (
     declared_components,
     discrete_variables,
     with_found,
+    without_discrete,
 )
 from sbi_models.approximators.rows import as_tensors, chunks
 from sbi_models.approximators.suitability import warn_of_unsuitable, warn_of_whole_numbers
@@ -102,7 +103,11 @@ class Preparation(Member):
         inputs, masks = self.inputs.of(adapted)
         names = {key: self.roles.get(key) or [self.inputs.names.get(key, key)] for key in inputs}
         warn_of_unsuitable(
-            inputs, masks, names, {name: shape[-1] for name, shape in shapes.items()}, self.standardizer.roles
+            without_discrete(adapter, inputs),
+            masks,
+            names,
+            {name: shape[-1] for name, shape in shapes.items()},
+            self.standardizer.roles,
         )
         if self.inference_network.has_draws:
             warn_of_whole_numbers(variables, self.inference_names, declared_components(adapter, variables))

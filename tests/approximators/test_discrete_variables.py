@@ -11,6 +11,7 @@ import sbi_models as bf
 from sbi_models.adapters import Adapter
 from sbi_models.approximators import ContinuousApproximator
 from sbi_models.errors import ConfigurationError, DataError, TrustWarning
+from sbi_models.training.batched_members import BatchedMembers
 
 ROLES = {"inference_variables": ["choice", "theta", "n"], "inference_conditions": ["x"]}
 DECLARED = Adapter().as_categorical("choice").as_count("n")
@@ -262,3 +263,28 @@ def test_ensembles_of_discrete_posteriors(tmp_path):
     assert np.isfinite(
         [certificate.disagreement for certificate in loaded.certify({"x": np.zeros((2, 2))})]
     ).all()
+
+
+def test_heavy_tails_of_counts_are_no_reason_for_a_warning():
+    """Log-uniform counts from 1 to a million, which standardization would crush, are not standardized."""
+    rng = np.random.default_rng(0)
+    n = np.round(np.exp(rng.exponential(3.0, size=(2000, 1)).clip(max=14)))
+    roles = {"inference_variables": ["n"], "inference_conditions": ["x"]}
+    made = approximator(adapter=Adapter().as_count("n"), roles=roles)
+    made.build({"n": n, "x": rng.normal(size=(2000, 2))}, seed=1)
+    made = approximator(adapter=Adapter().route(roles), roles=roles)
+    with pytest.warns(TrustWarning, match="standardization crushes it"):
+        made.build({"n": n + 0.5, "x": rng.normal(size=(2000, 2))}, seed=1)
+
+
+def test_half_precision_and_batched_members_take_discrete_columns():
+    """The loss in bfloat16 is near that in float32; members in one batch have the losses of each alone."""
+    first, second = built(seed=1), built(seed=2)
+    prepared = first.prepare(data(50, seed=3))
+    exact = first.loss(prepared).mean()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert float((first.loss(prepared).mean() - exact).detach()) == pytest.approx(0.0, abs=0.05)
+    batch = BatchedMembers({"a": first, "b": second})
+    losses = batch.losses({"a": prepared, "b": prepared}, {"a": (), "b": ()})
+    for name, member in (("a", first), ("b", second)):
+        torch.testing.assert_close(losses[name], member.loss(prepared), rtol=1e-4, atol=1e-4)

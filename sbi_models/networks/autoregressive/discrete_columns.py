@@ -283,7 +283,7 @@ def _log_mass(
     inverse = (-log_sds).exp()
     a, b, w = (lower - means) * inverse, (upper - means) * inverse, width * inverse
     flip = a + b > 0
-    near, far = (torch.special.log_ndtr(torch.where(flip, *pair)) for pair in ((-a, b), (-b, a)))
+    near, far = (_log_cdf(torch.where(flip, *pair)) for pair in ((-a, b), (-b, a)))
     wide = w > _NARROW
     gap = torch.where(wide & (near > far), far - near, -1.0)
     between = near + (-torch.expm1(gap)).log()
@@ -300,5 +300,13 @@ def _log_mass(
         - w.square() / 24
     )
     inside = torch.where(wide, between, narrow)
-    ends = torch.where(lowest, torch.special.log_ndtr(b), torch.special.log_ndtr(-a))
+    ends = _log_cdf(torch.where(lowest, b, -a))
     return torch.where(lowest & highest, 0.0, torch.where(lowest | highest, ends, inside))
+
+
+def _log_cdf(x: Tensor) -> Tensor:
+    """Log of the standard normal distribution function; `torch.special.log_ndtr` cannot be batched by vmap."""
+    low = x < -1
+    tail = (0.5 * torch.special.erfcx(torch.where(low, -x, 0.0) / math.sqrt(2))).log() - 0.5 * x.square()
+    bulk = (-0.5 * torch.special.erfc(torch.where(low, 0.0, x) / math.sqrt(2))).log1p()
+    return torch.where(low, tail, bulk)
