@@ -8,7 +8,7 @@ from scipy.stats import poisson
 
 import sbi_models as bf
 
-SIZE, LEVELS = 10, (2.0, 7.0)
+SIZE, LEVELS = 8, (2.0, 7.0)
 """Number of counts, and the rates, of which the first comes first."""
 
 

@@ -12,7 +12,7 @@ from sbi_models.workflows.auto import selection as automatic
 
 
 def change_points(**arguments):
-    """Number of change points and the place of the first, given ten counts."""
+    """Number of change points and the place of the first, given eight counts."""
     return bf.BasicWorkflow(
         SIMULATOR,
         inference_variables=["number", "first"],
@@ -42,8 +42,8 @@ def mean_variation(workflow, number):
 def test_a_change_point_is_nearly_exact_from_few_simulations():
     """From 3 000 simulations, the total variation from the enumerated posterior is below .2, and a place that
     goes with no number of changes has hardly any probability."""
-    workflow = change_points(trunk_width=64, head_width=32)
-    workflow.fit_offline(workflow.simulate(3_000, seed=2), epochs=20, batch_size=128)
+    workflow = change_points(trunk_width=64, head_width=32, dropout=0.1)
+    workflow.fit_offline(workflow.simulate(3_000, seed=2), epochs=12, batch_size=128)
     assert mean_variation(workflow, 60) < 0.2
     draws = workflow.sample(
         num_samples=400, conditions={"x": SIMULATOR.sample(20, seed=3, progress=False)["x"]}, seed=1
@@ -55,10 +55,10 @@ def test_a_change_point_is_nearly_exact_from_few_simulations():
 @pytest.mark.nightly
 def test_a_change_point_is_exact_from_20_000_simulations():
     """The mean total variation from the enumerated posterior is at most .05; a minute of training."""
-    workflow = change_points(dropout=0.05)
+    workflow = change_points(trunk_width=64, head_width=64, dropout=0.15)
     data = workflow.simulate(20_000, seed=2)
-    workflow.fit_offline(data, epochs=40, batch_size=256, validation_data=1_000)
-    assert mean_variation(workflow, 300) <= 0.05
+    workflow.fit_offline(data, epochs=20, batch_size=256, validation_data=1_000)
+    assert mean_variation(workflow, 200) <= 0.05
 
 
 def switch(rng):

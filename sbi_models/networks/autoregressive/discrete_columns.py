@@ -305,7 +305,7 @@ def _log_mass(
 
 
 def _log_cdf(x: Tensor) -> Tensor:
-    """Log of the standard normal distribution function; `torch.special.log_ndtr` cannot be batched by vmap."""
+    """Log of the standard normal distribution function; vmap cannot batch `torch.special.log_ndtr`."""
     low = x < -1
     tail = (0.5 * torch.special.erfcx(torch.where(low, -x, 0.0) / math.sqrt(2))).log() - 0.5 * x.square()
     bulk = (-0.5 * torch.special.erfc(torch.where(low, 0.0, x) / math.sqrt(2))).log1p()
