@@ -9,7 +9,6 @@ from torch import Tensor
 from sbi_models.adapters import Adapter
 from sbi_models.adapters.transforms import AsCategorical, AsCount, Discrete, Transform
 from sbi_models.approximators.base import Approximator
-from sbi_models.approximators.rows import as_tensors
 from sbi_models.errors import ConfigurationError
 from sbi_models.networks import InferenceNetwork
 from sbi_models.networks.base import DiscreteColumns
@@ -102,18 +101,19 @@ def declared_components(adapter: Adapter, variables: Variables) -> set[tuple[str
 # ---- found in simulations ---------------------------------------------------
 
 
-def with_found(adapter: Adapter, variables: Variables, names: Sequence[str]) -> Adapter:
+def with_found(adapter: Adapter, inferred: Variables, tensors: Mapping[str, Tensor]) -> Adapter:
     """The adapter, after steps that declare those inferred variables (n, d) discrete that look it.
 
-    What an adapter declares or changes is left alone. What is found is told on the screen.
+    What an adapter declares or changes is left alone. What is found is told on the screen. `tensors` are all
+    raw variables.
     """
-    declared = declared_components(adapter, variables)
-    looks = list(_looking_discrete({name: variables[name] for name in names}, declared))
+    declared = declared_components(adapter, inferred)
+    looks = list(_looking_discrete(inferred, declared))
     found = []
     for step in looks:
-        tensors = as_tensors({name: value[:_FEWEST_ROWS] for name, value in variables.items()})
+        some = {name: value[:_FEWEST_ROWS] for name, value in tensors.items()}
         extended = Adapter((step, *adapter.transforms))
-        if extended.keeps_discrete(tensors, "inference_variables"):
+        if extended.keeps_discrete(some, "inference_variables"):
             found.append(step)
     if found:
         tell_found(found)

@@ -97,7 +97,7 @@ class Preparation(Member):
             data, self.inference_names + self.condition_names, may_miss=self.may_miss
         )
         tensors = as_tensors(variables)
-        adapter = self._with_found(variables).fitted(tensors)
+        adapter = self._with_found(variables, tensors).fitted(tensors)
         adapted = adapter.forward(tensors)
         shapes = {name: value.shape[1:] for name, value in variables.items()}
         inputs, masks = self.inputs.of(adapted)
@@ -110,7 +110,7 @@ class Preparation(Member):
             self.standardizer.roles,
         )
         if self.inference_network.has_draws:
-            warn_of_whole_numbers(variables, self.inference_names, declared_components(adapter, variables))
+            warn_of_whole_numbers(variables, self.inference_names, self._declared(adapter, variables))
         return adapter, adapted, shapes
 
     def build_from(
@@ -153,12 +153,16 @@ class Preparation(Member):
         """Discrete inference variables of a trained approximator, with the values of their categories."""
         return discrete_variables(self.adapter, self.inference_names, self.shapes)
 
-    def _with_found(self, variables: Variables) -> Adapter:
+    def _with_found(self, variables: Variables, tensors: dict[str, Tensor]) -> Adapter:
         """The adapter, with what is found discrete among raw variables, if the network takes it."""
         network = self.inference_network
         if not (network.takes_discrete and network.has_density):
             return self.adapter
-        return with_found(self.adapter, variables, self.inference_names)
+        return with_found(self.adapter, {name: variables[name] for name in self.inference_names}, tensors)
+
+    def _declared(self, adapter: Adapter, variables: Variables) -> set[tuple[str, int]]:
+        """Inferred raw variables and components that an adapter declares discrete."""
+        return declared_components(adapter, {name: variables[name] for name in self.inference_names})
 
     def _start_discrete(self, adapted: dict[str, Tensor]) -> None:
         """Leave discrete columns unstandardized, and let the network look at them."""
