@@ -20,6 +20,12 @@ def enabled_by_default() -> bool:
     return os.environ.get("CI", "").lower() in ("", "0", "false") if chosen is None else chosen != "0"
 
 
+def tell(text: str) -> None:
+    """Show a line on the screen (standard error), where progress is shown."""
+    if enabled_by_default():
+        Console(stderr=True).print(text, highlight=False, soft_wrap=True, markup=False)
+
+
 @contextmanager
 def progress_bar(
     description: str, total: int, *, done: int = 0, show: bool | None = None

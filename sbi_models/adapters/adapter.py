@@ -6,6 +6,7 @@ from typing import Any, Literal
 import torch
 
 from sbi_models.adapters import transforms as steps
+from sbi_models.adapters.discrete import DiscreteColumn, discrete_columns, discrete_places
 from sbi_models.adapters.history import WithHistory
 from sbi_models.adapters.supports import steps_for
 from sbi_models.adapters.transforms import (
@@ -152,6 +153,40 @@ class Adapter(WithHistory):
         """Classes 0 ... C - 1 to indicator vectors."""
         return self.then(steps.OneHot(names, num_classes))
 
+    def as_categorical(
+        self, names: Names, *, values: Any = None, components: list[int] | None = None
+    ) -> "Adapter":
+        """Declare variables categorical: probabilities of their distinct values in place of a density.
+
+        Draws are among these values, and `log_prob` has log probabilities, in nats. No later step may change
+        the variable. `AutoregressiveMixture` and "auto" infer such variables; see `as_count` for counts.
+
+        Args:
+            names: variables.
+            values: values of the categories; None takes the distinct ones of the training data.
+            components: components of the last axis that are categorical; None is all.
+
+        >>> adapter = Adapter().as_categorical("choice")
+        >>> choice = torch.tensor([[3.0], [1.0], [3.0]])
+        >>> adapter.fitted({"choice": choice}).forward({"choice": choice})["choice"].tolist()
+        [[1.0], [0.0], [1.0]]
+        """
+        return self.then(steps.AsCategorical(names, values, components))
+
+    def as_count(
+        self, names: Names, *, upper: int | None = None, components: list[int] | None = None
+    ) -> "Adapter":
+        """Declare variables counts: probabilities of whole numbers from 0 in place of a density.
+
+        Unlike with `as_categorical`, numbers that were never simulated have a probability, too.
+
+        Args:
+            names: variables.
+            upper: largest possible count; None is no bound.
+            components: components of the last axis that are counts; None is all.
+        """
+        return self.then(steps.AsCount(names, upper, components))
+
     def nan_to_num(
         self, name: str, *, value: float | list[float] | Literal["mean"] = 0.0, mask: str | None = None
     ) -> "Adapter":
@@ -295,6 +330,28 @@ class Adapter(WithHistory):
             alive = alive[inside]
             rows = transform.forward({name: value[inside] for name, value in rows.items()})
         return torch.zeros(len(first), dtype=torch.bool, device=first.device).index_fill(0, alive, value=True)
+
+    def discrete(self, batch: Tensors, role: str) -> tuple[DiscreteColumn, ...]:
+        """Columns of an adapted variable (n, d) that are categories or counts, given raw variables (n, ...).
+
+        Raises:
+            ConfigurationError: if a later step changes the values of such a component.
+        """
+        return discrete_columns(self.transforms, batch, role)
+
+    def discrete_places(self, batch: Tensors, role: str) -> list[tuple[int, str, int]]:
+        """Of each column that `discrete` lists: its place, and the raw variable and component that it is."""
+        return discrete_places(self.transforms, batch, role)
+
+    def keeps_discrete(self, batch: Tensors, role: str) -> bool:
+        """Whether what the first step declares discrete reaches an adapted variable unchanged.
+
+        The steps need not have seen data; raw variables are (n, ...).
+        """
+        try:
+            return bool(self.fitted(batch).discrete(batch, role))
+        except (ConfigurationError, DataError):
+            return False
 
     def to_json(self) -> list[dict[str, Any]]:
         """The transforms as JSON; raises ConfigurationError if one is not registered."""

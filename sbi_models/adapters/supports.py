@@ -14,6 +14,7 @@ from torch.distributions import (
 from torch.distributions.transforms import ComposeTransform, IndependentTransform
 from torch.distributions.transforms import Transform as Map
 
+from sbi_models.adapters.discrete import discrete_steps
 from sbi_models.adapters.transforms import Constrain, Names, Simplex, Transform
 from sbi_models.errors import ConfigurationError
 from sbi_models.torch_defaults import in_double_precision
@@ -42,11 +43,11 @@ def steps_for(names: Names, distribution: Any) -> list[Transform]:
     """The steps, one or none, that take draws of a distribution to all real numbers.
 
     Bounds are read from `distribution.support`, those of mixtures and of componentwise monotone transforms
-    from their parts, because torch itself says of 2 + 3 u, u uniform, that it is any real number.
+    from their parts, because torch itself says of 2 + 3 u, u uniform, that it is any real number. A discrete
+    one gives a step that declares categories or counts.
 
     Raises:
-        ConfigurationError: if it is no torch distribution, or its support is discrete or of a kind that no
-            step is for.
+        ConfigurationError: if it is no torch distribution, or its support is of a kind that no step is for.
     """
     if not isinstance(distribution, Distribution):
         raise ConfigurationError(
@@ -54,12 +55,14 @@ def steps_for(names: Names, distribution: Any) -> list[Transform]:
             f"torch.distributions.Uniform(0.0, 1.0), got {distribution!r}."
         )
     try:
+        if (discrete := discrete_steps(names, distribution)) is not None:
+            return discrete
         support = _of_distribution(in_double_precision(distribution))
     except (_NoStepError, NotImplementedError) as error:
         raise ConfigurationError(
-            f"Expected a prior of {names!r} with a support of intervals, half-lines, or a simplex, got "
-            f"{type(distribution).__name__}: {error}. Discrete parameters cannot be inferred with a "
-            "density; transform others in the simulator, or leave out prior=."
+            f"Expected a prior of {names!r} with a support of intervals, half-lines, a simplex, or whole "
+            f"numbers, got {type(distribution).__name__}: {error}. Transform the variable in the simulator, "
+            "or leave out prior=."
         ) from None
     if support is None:
         return [Simplex(names)]

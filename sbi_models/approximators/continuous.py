@@ -16,6 +16,7 @@ from sbi_models.adapters import Adapter
 from sbi_models.approximators import files, validation
 from sbi_models.approximators.base import APPROXIMATORS
 from sbi_models.approximators.certificates.out_of_distribution import OutOfDistributionScores
+from sbi_models.approximators.discrete import check_takes_discrete
 from sbi_models.approximators.preparation import Preparation
 from sbi_models.approximators.rows import as_tensors, by_component, chunks, padded_tensors
 from sbi_models.approximators.standardizer import Standardizer
@@ -90,6 +91,7 @@ class ContinuousApproximator(Preparation):
         self.summary_network = summary_network
         self.inputs = SummaryInputs(summary_network, masks or {})
         adapter.check()
+        check_takes_discrete(inference_network, adapter, roles["inference_variables"])
         self.adapter = adapter.route(
             {role: names for role, names in self.roles.items() if role != SUMMARY or self.inputs.is_one}
         )

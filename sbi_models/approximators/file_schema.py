@@ -19,6 +19,12 @@ class _Widths(TypedDict):
     condition_dim: _Axis
 
 
+class _WidthsAndDiscrete(TypedDict):
+    theta_dim: _Size
+    condition_dim: _Axis
+    discrete: list[list[Any]]
+
+
 class _Inputs(TypedDict):
     input_shape: list[_Axis] | dict[str, list[_Axis]]
 
@@ -26,7 +32,7 @@ class _Inputs(TypedDict):
 class _InferenceNetwork(TypedDict):
     name: str
     config: dict[str, Any]
-    built_with: _Widths
+    built_with: _Widths | _WidthsAndDiscrete
 
 
 class _SummaryNetwork(TypedDict):

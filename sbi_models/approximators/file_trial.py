@@ -14,6 +14,7 @@ from sbi_models.approximators.certificates.calibration import (
 )
 from sbi_models.approximators.certificates.certificate import Certificate
 from sbi_models.approximators.certificates.ranks import tie_breakers
+from sbi_models.approximators.discrete import columns_of
 from sbi_models.approximators.summary_inputs import SUMMARY
 from sbi_models.errors import ModelFileError
 
@@ -64,6 +65,9 @@ def _shapes(member: Member) -> dict[str, tuple[int, ...]]:
     adapted, _ = member.inputs.of(member.adapter.forward(nothing), there)
     shapes = {key: tuple(value.shape[1:]) for key, value in adapted.items()}
     _expect("the axes of inference_variables", shapes["inference_variables"], (built["theta_dim"],))
+    zeros = torch.zeros(1, built["theta_dim"], dtype=torch.float64)
+    columns = columns_of(member.adapter, {"inference_variables": zeros})
+    _expect("the discrete columns", member.inference_network.discrete, columns)
     alone, _ = member.inputs.of(
         member.adapter.forward({name: nothing[name] for name in member.condition_names}), there
     )

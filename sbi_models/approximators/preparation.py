@@ -10,10 +10,18 @@ import torch
 from torch import Tensor
 
 from sbi_models import seeding
-from sbi_models.adapters import ROLES
+from sbi_models.adapters import ROLES, Adapter
 from sbi_models.adapters.transforms import NanToNum
 from sbi_models.approximators import validation
 from sbi_models.approximators.base import Adapted, Member
+from sbi_models.approximators.discrete import (
+    DiscreteVariables,
+    columns_of,
+    declared_components,
+    discrete_variables,
+    with_found,
+    without_discrete,
+)
 from sbi_models.approximators.rows import chunks, padded_tensors
 from sbi_models.approximators.suitability import warn_of_unsuitable, warn_of_whole_numbers
 from sbi_models.approximators.summary_inputs import SUMMARY, masked
@@ -103,16 +111,20 @@ class Preparation(Member):
         axes = {name: axes_of_any_length(value) for name, value in variables.items() if is_ragged(value)}
         self.inputs.allow_any_length(axes, self.roles, self.summary_network)
         tensors, there = padded_tensors(variables, axes)
-        adapter = self.adapter.fitted(tensors)
+        adapter = self._with_found(variables, tensors).fitted(tensors)
         adapted = adapter.forward(tensors)
         shapes = {name: tuple(value.shape[1:]) for name, value in tensors.items()}
         inputs, masks = self.inputs.of(adapted, there)
         names = {key: self.roles.get(key) or [self.inputs.names.get(key, key)] for key in inputs}
         warn_of_unsuitable(
-            inputs, masks, names, {name: shape[-1] for name, shape in shapes.items()}, self.standardizer.roles
+            without_discrete(adapter, inputs),
+            masks,
+            names,
+            {name: shape[-1] for name, shape in shapes.items()},
+            self.standardizer.roles,
         )
         if self.inference_network.has_draws:
-            warn_of_whole_numbers(variables, self.inference_names)
+            warn_of_whole_numbers(variables, self.inference_names, self._declared(adapter, variables))
         return Adapted(adapter, adapted, there, shapes, axes)
 
     def build_from(self, adapted: Adapted, *, seed: int) -> None:
@@ -127,6 +139,7 @@ class Preparation(Member):
                     network.float()  # of layers that a network of the user has made already
             self._make_layers(inputs)
         self.standardizer.fit(inputs, masks)
+        self._start_discrete(inputs)
         if self.inference_network.starts_from_data and self.summary_network is None:
             start = {key: self.standardizer(key, value).to(torch.float32) for key, value in inputs.items()}
             self.inference_network.start_from(start["inference_variables"], self._conditions(start))
@@ -140,7 +153,36 @@ class Preparation(Member):
             shapes = {name: tuple(adapted[key].shape[1:]) for key, name in self.inputs.names.items()}
             self.summary_network.build(shapes.get(SUMMARY, shapes))
             condition_dim += self.summary_network.summary_dim
-        self.inference_network.build(adapted["inference_variables"].shape[-1], condition_dim)
+        width = adapted["inference_variables"].shape[-1]
+        if discrete := columns_of(self.adapter, adapted):
+            self.inference_network.build(width, condition_dim, discrete)
+        else:
+            self.inference_network.build(width, condition_dim)
+
+    # ---- discrete variables -------------------------------------------------
+
+    @property
+    def discrete_variables(self) -> DiscreteVariables:
+        """Discrete inference variables of a trained approximator, with the values of their categories."""
+        return discrete_variables(self.adapter, self.inference_names, self.shapes)
+
+    def _with_found(self, variables: Variables, tensors: dict[str, Tensor]) -> Adapter:
+        """The adapter, with what is found discrete among raw variables, if the network takes it."""
+        network = self.inference_network
+        if not (network.takes_discrete and network.has_density):
+            return self.adapter
+        return with_found(self.adapter, {name: variables[name] for name in self.inference_names}, tensors)
+
+    def _declared(self, adapter: Adapter, variables: Variables) -> set[tuple[str, int]]:
+        """Inferred raw variables and components that an adapter declares discrete."""
+        return declared_components(adapter, {name: variables[name] for name in self.inference_names})
+
+    def _start_discrete(self, adapted: dict[str, Tensor]) -> None:
+        """Leave discrete columns unstandardized, and let the network look at them."""
+        if self.inference_network.discrete:
+            role = "inference_variables"
+            self.standardizer.leave(role, [column for column, *_ in self.inference_network.discrete])
+            self.inference_network.learn_discrete(self.standardizer(role, adapted[role]).to(torch.float32))
 
     def prepare(self, data: VariablesLike, *, what: str = "data") -> dict[str, Tensor]:
         """Check, adapt and standardize raw data with all variables: float32 tensors by role.

@@ -22,8 +22,8 @@ from sbi_models.arguments import known_arguments
 from sbi_models.errors import ConfigurationError
 from sbi_models.networks import InferenceNetwork, ScoringRuleNetwork
 from sbi_models.networks.base import Drawn
-from sbi_models.networks.scoring import ParametricRule, PointRule
-from sbi_models.types import Estimates, VariablesLike
+from sbi_models.networks.scoring import CategoricalScore, ParametricRule, PointRule
+from sbi_models.types import Estimates, Variables, VariablesLike
 
 _RAW = "raw_inference_variables"
 """Name, among the standardized roles, of the inferred raw variables side by side in their order."""
@@ -165,7 +165,9 @@ class ScoringRuleApproximator(ContinuousApproximator):
             adapted space, by parameter: `mean` (num_datasets, d) and `covariance` (num_datasets, d, d) of all
             inferred components, side by side as the adapter joins them; the default adapter joins the raw
             values in the order of inference_variables. For moments of raw values after another adapter, draw
-            and average.
+            and average. The rule "categorical", by variable: probabilities (num_datasets, C) that sum to 1,
+            and, as `NAME_values`, the values of the categories that they are of, the same in each row; a
+            variable of several components has those of each, `NAME_0`, ...
         """
         prepared = self._prepare(conditions, self.condition_names, "conditions")
         was_training = self.training
@@ -193,7 +195,9 @@ class ScoringRuleApproximator(ContinuousApproximator):
         estimates: Estimates = {}
         for name, prediction in self.inference_network.predictions(given).items():
             rule = self.inference_network.rules[name]
-            if isinstance(rule, ParametricRule):
+            if isinstance(rule, CategoricalScore):
+                estimates[name] = self._probabilities(prediction.exp(), split=split)
+            elif isinstance(rule, ParametricRule):
                 estimates[name] = {
                     key: value.cpu().numpy()
                     for key, value in rule.estimates(prediction, shift, scale).items()
@@ -206,3 +210,19 @@ class ScoringRuleApproximator(ContinuousApproximator):
                 }
                 estimates[name] = by_component(raw) if split else raw
         return estimates
+
+    def _probabilities(self, probabilities: Tensor, *, split: bool) -> Variables:
+        """Probabilities (n, d, C) of the role's columns by variable, with the values of the categories."""
+        known, by_name = self.discrete_variables, {}
+        zeros = torch.zeros(1, probabilities.shape[1], dtype=torch.float64, device=probabilities.device)
+        role = "inference_variables"
+        for column, name, component in self.adapter.discrete_places(
+            self.adapter.inverse({role: zeros}), role
+        ):
+            values = known[name][component]
+            assert values is not None
+            alone = len(known[name]) == 1 and not split
+            label = name if alone else f"{name}_{component}"
+            by_name[label] = probabilities[:, column, : len(values)].to(torch.float64).cpu().numpy()
+            by_name[f"{label}_values"] = np.tile(np.asarray(values), (len(probabilities), 1))
+        return by_name

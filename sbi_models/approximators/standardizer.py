@@ -1,5 +1,7 @@
 """Standardization with moments that are computed once from data and then frozen."""
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 
@@ -48,6 +50,13 @@ class Standardizer(nn.Module):
                 varies = values.amax(dim=0) - values.amin(dim=0) > ROUNDING * values.abs().amax(dim=0)
                 getattr(self, f"{role}_mean").copy_(values.mean(dim=0) * power)
                 getattr(self, f"{role}_sd").copy_(torch.where(varies, sd * power, torch.ones_like(sd)))
+
+    def leave(self, role: str, columns: Iterable[int]) -> None:
+        """Leave columns of a role as they are, such as categories and counts: mean 0, sd 1."""
+        if hasattr(self, f"{role}_mean"):
+            for column in columns:
+                getattr(self, f"{role}_mean")[column] = 0.0
+                getattr(self, f"{role}_sd")[column] = 1.0
 
     def forward(self, role: str, value: Tensor) -> Tensor:
         """Adapted to standardized."""

@@ -1,6 +1,6 @@
 """Warnings of data that networks can hardly learn from: heavy tails, odd scales, whole numbers."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -79,13 +79,20 @@ _SCALE = (
 )
 _WHOLE = (
     "{names}: it has whole numbers only, and is inferred with a continuous density, which has no right "
-    "value for them: spikes grow as long as training goes on. Make them continuous in the simulator, k + "
-    "rng.uniform(), and take the floor of draws; whole numbers that are conditions are fine."
+    "value for them: spikes grow as long as training goes on. Declare them, adapter.as_categorical(name) "
+    "for few values or adapter.as_count(name), and train an AutoregressiveMixture; or make them continuous "
+    "in the simulator, k + rng.uniform(), and take the floor of draws. Whole numbers that are conditions are "
+    "fine."
 )
 
 
-def warn_of_whole_numbers(variables: Variables, names: Sequence[str]) -> None:
-    """Warn of inferred raw variables (n, ..., d) with a component of whole numbers, which have no density."""
+def warn_of_whole_numbers(
+    variables: Variables, names: Sequence[str], declared: Collection[tuple[str, int]] = ()
+) -> None:
+    """Warn of inferred raw variables (n, ..., d) with a component of whole numbers, which have no density.
+
+    Components that are declared discrete, (name, component), are let be.
+    """
     whole = []
     for name in names:
         rows = np.asarray(variables[name], dtype=float)
@@ -94,7 +101,7 @@ def warn_of_whole_numbers(variables: Variables, names: Sequence[str]) -> None:
             whole += [
                 f"{name}[{k}]" if len(columns) > 1 else name
                 for k, column in enumerate(columns)
-                if _is_whole(column)
+                if _is_whole(column) and (name, k) not in declared
             ]
     _warn(whole, _WHOLE)
 

@@ -10,6 +10,7 @@ from rich.markup import escape
 
 from sbi_models import diagnostics, seeding
 from sbi_models.approximators import Approximator
+from sbi_models.approximators.discrete import discrete_variables_of
 from sbi_models.datasets import read_file
 from sbi_models.diagnostics import Verdict
 from sbi_models.errors import ConfigurationError, DataError, suggest
@@ -58,10 +59,13 @@ def diagnose_model(
     )
     truth, names = {name: test[name] for name in approximator.inference_names}, _names(approximator)
     conditions = {name: test[name] for name in approximator.condition_names}
-    verdict = diagnostics.judge(draws, truth, variable_names=names, conditions=conditions, seed=seed)
+    discrete = discrete_variables_of(approximator)
+    verdict = diagnostics.judge(
+        draws, truth, variable_names=names, conditions=conditions, discrete=discrete, seed=seed
+    )
     if figures is not None:
         figures.mkdir(parents=True, exist_ok=True)
-        usual = diagnostics.default_figures(draws, truth, variable_names=names)
+        usual = diagnostics.default_figures(draws, truth, variable_names=names, discrete=discrete)
         for name, figure in {**usual, "verdict": diagnostics.plot_verdict(verdict)}.items():
             figure.savefig(figures / f"{name}.png", dpi=120)
     typer.echo(json.dumps({"model": model} | verdict.as_dict(), indent=2)) if as_json else _show(verdict)

@@ -14,11 +14,12 @@ from sbi_models.diagnostics.default import default_figures, default_metrics
 from sbi_models.diagnostics.judging import MIN_DATASETS, MIN_DRAWS, judge
 from sbi_models.diagnostics.metrics import *  # noqa: F403 - metrics/__init__.py lists their names
 from sbi_models.diagnostics.variables import flatten_variables
-from sbi_models.diagnostics.verdict import Check, Estimate, Judgement, Verdict
+from sbi_models.diagnostics.verdict import CategoryEstimate, Check, Estimate, Judgement, Verdict
 
 if TYPE_CHECKING:
     from sbi_models.diagnostics.plots import (
         plot_calibration_ecdf,
+        plot_confusion,
         plot_coverage,
         plot_disagreement,
         plot_losses,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
         plot_predictive_check,
         plot_rank_histogram,
         plot_recovery,
+        plot_reliability,
         plot_tarp,
         plot_verdict,
         plot_z_score_contraction,
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = [
     "MIN_DATASETS",
     "MIN_DRAWS",
+    "CategoryEstimate",
     "Check",
     "Estimate",
     "Judgement",
@@ -44,6 +47,7 @@ __all__ = [
     "flatten_variables",
     "judge",
     "plot_calibration_ecdf",
+    "plot_confusion",
     "plot_coverage",
     "plot_disagreement",
     "plot_losses",
@@ -52,6 +56,7 @@ __all__ = [
     "plot_predictive_check",
     "plot_rank_histogram",
     "plot_recovery",
+    "plot_reliability",
     "plot_tarp",
     "plot_verdict",
     "plot_z_score_contraction",

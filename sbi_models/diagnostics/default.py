@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING
 
 from sbi_models.diagnostics.metrics.checks import check_samples
 from sbi_models.diagnostics.metrics.registry import METRICS
-from sbi_models.diagnostics.variables import flatten_variables
+from sbi_models.diagnostics.variables import (
+    Discrete,
+    Flat,
+    columns_with_categories,
+    flatten_variables,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,15 +63,18 @@ def default_figures(
     variable_names: Sequence[str] | None = None,
     *,
     variable_keys: str | Sequence[str] | None = None,
+    discrete: Discrete | None = None,
 ) -> dict[str, Figure]:
     """The default figures by name.
 
     They are `losses` (only with a history), `recovery`, `calibration_ecdf`, `coverage` and
-    `z_score_contraction`.
+    `z_score_contraction`; of categories `confusion`, `reliability` and `calibration_ecdf`.
 
     Args:
         samples, truth, variable_keys, variable_names: arguments of `flatten_variables`.
         history: losses by name, argument of `plot_losses`.
+        discrete: discrete variables and the values of their categories, such as
+            `approximator.discrete_variables`.
 
     Raises:
         DataError: the variables do not fit, are not finite, or hold fewer than 2 data sets or 2 draws; a
@@ -83,6 +91,23 @@ def default_figures(
         "coverage": plots.plot_coverage,
         "z_score_contraction": plots.plot_z_score_contraction,
     }
+    categories = columns_with_categories(flat, samples, discrete or {}, variable_keys)
+    numbers = [j for j in range(len(flat.names)) if j not in categories]
     for name, plot in usual.items():
-        figures[name] = plot(flat.samples, flat.truth, variable_names=flat.names)
+        columns = numbers if categories and name != "calibration_ecdf" else range(len(flat.names))
+        if columns:
+            chosen = flat if len(columns) == len(flat.names) else _columns(flat, columns)
+            figures[name] = plot(chosen.samples, chosen.truth, variable_names=chosen.names)
+    if categories:
+        chosen = _columns(flat, list(categories))
+        listed = {"theta": list(categories.values())}
+        for name, plot in (("confusion", plots.plot_confusion), ("reliability", plots.plot_reliability)):
+            figures[name] = plot(chosen.samples, chosen.truth, variable_names=chosen.names, discrete=listed)
     return figures
+
+
+def _columns(flat: Flat, columns: Sequence[int]) -> Flat:
+    """Some of the parameters."""
+    return Flat(
+        flat.samples[..., columns], flat.truth[:, columns], [flat.names[column] for column in columns]
+    )

@@ -9,7 +9,12 @@ import numpy as np
 from sbi_models.arguments import known_arguments
 from sbi_models.diagnostics.metrics.checks import Floats, as_floats, check_finite, check_level, check_samples
 from sbi_models.diagnostics.metrics.information import share_like_the_prior
-from sbi_models.diagnostics.variables import Flat, flatten_variables
+from sbi_models.diagnostics.variables import (
+    Discrete,
+    Flat,
+    columns_with_categories,
+    flatten_variables,
+)
 from sbi_models.diagnostics.verdict import (
     CALIBRATED,
     CONSTANT,
@@ -42,6 +47,7 @@ def judge(
     variable_names: Sequence[str] | None = None,
     *,
     conditions: object = None,
+    discrete: Discrete | None = None,
     false_alarms: float = 0.01,
     level: float = 0.95,
     seed: int = 0,
@@ -80,6 +86,9 @@ def judge(
         conditions: what the posteriors are conditioned on, by name or as an array, (num_datasets, ...), any
             space. Without them a posterior that disregards the data, for some data sets or for all, cannot be
             told from a right one that knows less.
+        discrete: discrete variables and the values of their categories, such as
+            `approximator.discrete_variables`. A categorical parameter is judged by its categories
+            (`categories`: exact tests of probabilities against frequencies), not by width and place.
         false_alarms: probability to call a right approximator flawed. Smaller is stricter with accusations,
             and misses more.
         level: coverage level of each interval.
@@ -122,8 +131,15 @@ def judge(
         )
     draws, true, of_prior = _of_usual_size(draws, true, of_prior)
     names = [name for name, there in zip(flat.names, varies, strict=True) if there]
+    categories = columns_with_categories(flat, samples, discrete or {}, variable_keys)
     rows = VerdictTests(
-        draws, true, of_prior, _columns(conditions, len(true)), coverage_level=level, seed=check_seed(seed)
+        draws,
+        true,
+        of_prior,
+        _columns(conditions, len(true)),
+        coverage_level=level,
+        seed=check_seed(seed),
+        categories={int(varies[:j].sum()): values for j, values in categories.items() if varies[j]},
     ).rows(names, false_alarms)
     joint = rows.pop() if len(rows) > len(names) else None
     judged = {row.name: row for row in rows}

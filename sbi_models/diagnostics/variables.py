@@ -1,7 +1,7 @@
 """Conversion of named variables to the two arrays of metrics and plots, with a name for every column."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -57,6 +57,58 @@ def flatten_variables(
     )
     names = [name for block in blocks for name in block.names]
     return Flat(draws, true, _checked_names(names, variable_names))
+
+
+Discrete = Mapping[str, Sequence[Sequence[float] | None]]
+"""Of each discrete variable: for each component the values of its categories, an empty list for a count, or
+None for a continuous one; such as `approximator.discrete_variables`."""
+
+
+def categories_of(
+    flat: Flat,
+    samples: object,
+    discrete: Discrete | None,
+    variable_keys: str | Sequence[str] | None = None,
+) -> dict[int, list[float]]:
+    """The categorical columns of flat variables, with the values of their categories.
+
+    Args:
+        flat: result of `flatten_variables` of the samples and keys.
+        samples, variable_keys: its arguments.
+        discrete: values of the categories by variable; None takes every column as categorical, with all
+            values of draws and truth.
+
+    Raises:
+        DataError: no column is categorical.
+    """
+    found = columns_with_categories(flat, samples, discrete, variable_keys)
+    if not found:
+        raise DataError(
+            f"Expected a categorical parameter among {', '.join(flat.names)}, got none. Declare one by "
+            "adapter.as_categorical(name), or pass discrete={name: [values]}."
+        )
+    return found
+
+
+def columns_with_categories(
+    flat: Flat,
+    samples: object,
+    discrete: Discrete | None,
+    variable_keys: str | Sequence[str] | None = None,
+) -> dict[int, list[float]]:
+    """`categories_of`, which may be none."""
+    if discrete is None:
+        every = [np.union1d(flat.samples[..., j], flat.truth[:, j]) for j in range(flat.truth.shape[1])]
+        return {j: [float(value) for value in values] for j, values in enumerate(every)}
+    draws: Mapping[str, Any] = samples if isinstance(samples, Mapping) else {"theta": samples}
+    found, start = {}, 0
+    for key in [variable_keys] if isinstance(variable_keys, str) else list(variable_keys or draws):
+        width = int(np.prod(np.shape(draws[key])[2:]))
+        for k, values in enumerate(discrete.get(key, ())):
+            if values is not None and len(values) and k < width:
+                found[start + k] = [float(value) for value in values]
+        start += width
+    return found
 
 
 def _as_mappings(samples: object, truth: object) -> tuple[Mapping[str, object], Mapping[str, object]]:

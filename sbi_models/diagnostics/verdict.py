@@ -40,8 +40,8 @@ class Check:
     """One test of one flaw.
 
     Attributes:
-        name: bias, spread, ranks, bias_changes, spread_changes, tarp, dependence, dependence_changes, or
-            information.
+        name: bias, spread, ranks, bias_changes, spread_changes, categories, tarp, dependence,
+            dependence_changes, or information.
         statistic: test statistic of the metric.
         p_value: p-value of this test alone.
         adjusted: p-value after Holm's method for all tests of the verdict (those of information among
@@ -66,6 +66,27 @@ class Check:
 
 
 @dataclass(frozen=True)
+class CategoryEstimate:
+    """How often a category was stated, and how often it was true.
+
+    Attributes:
+        value: value of the category.
+        stated: mean posterior probability over the test data sets.
+        frequency: share of the test data sets where it is true.
+        p_value: p-value of the exact tests of it, see `metrics.category_tests`.
+    """
+
+    value: float
+    stated: float
+    frequency: float
+    p_value: float
+
+    def as_dict(self) -> dict[str, float | None]:
+        """JSON content."""
+        return {name: _plain(getattr(self, name)) for name in ("value", "stated", "frequency", "p_value")}
+
+
+@dataclass(frozen=True)
 class Judgement:
     """Verdict on one parameter, or on all jointly.
 
@@ -79,6 +100,7 @@ class Judgement:
         contraction: mean posterior contraction; None jointly.
         informative: True if the draws are shown to have information beyond the prior.
         checks: all tests.
+        categories: of a categorical parameter, which has neither width nor place, each category.
     """
 
     name: str
@@ -90,6 +112,7 @@ class Judgement:
     contraction: Estimate | None
     informative: bool
     checks: tuple[Check, ...]
+    categories: tuple[CategoryEstimate, ...] = ()
 
     @property
     def surest(self) -> float:
@@ -101,7 +124,8 @@ class Judgement:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON content."""
-        return {
+        categories = {"categories": [one.as_dict() for one in self.categories]} if self.categories else {}
+        return categories | {
             "label": self.label,
             "flaws": list(self.flaws),
             "sentence": self.sentence,

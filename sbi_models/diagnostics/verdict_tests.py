@@ -1,9 +1,13 @@
 """Tests and effect sizes behind a verdict, for each parameter and for all jointly."""
 
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
 import numpy as np
 from numpy.typing import NDArray
 
 from sbi_models.diagnostics.metrics.calibration import uniformity_test
+from sbi_models.diagnostics.metrics.categories import category_tests
 from sbi_models.diagnostics.metrics.checks import Floats
 from sbi_models.diagnostics.metrics.effects import (
     Interval,
@@ -35,6 +39,7 @@ from sbi_models.diagnostics.verdict import (
     Estimate,
     Judgement,
 )
+from sbi_models.diagnostics.verdict_categories import judgement_of_categories
 from sbi_models.diagnostics.verdict_words import sentence_of
 from sbi_models.seeding import generator
 
@@ -57,6 +62,7 @@ class VerdictTests:
         *,
         coverage_level: float,
         seed: int,
+        categories: Mapping[int, Sequence[float]] = MappingProxyType({}),
     ) -> None:
         self.draws, self.truth, self.prior, self.coverage_level, self.seed = (
             draws,
@@ -66,6 +72,10 @@ class VerdictTests:
             seed,
         )
         self.num_draws = draws.shape[1]
+        self.categories = categories
+        self.category_tests = {
+            j: category_tests(draws[..., j], truth[:, j], values) for j, values in categories.items()
+        }
         self.pools, self.jointly = pooled(draws, truth, generator(seed, "diagnostics", "pools"))
         self.features = features_of(np.concatenate([self.pools.place, self.pools.width, conditions], axis=1))
         ranks = random_ranks_of(draws, truth, generator(seed, "diagnostics", "ties"))
@@ -84,10 +94,13 @@ class VerdictTests:
         ]
         flaws = [(name, *values) for row in tests for name, values in row.items()]
         checks, known = iter(_holm(flaws, false_alarms)), _holm(knows, false_alarms)
-        return [
+        rows = [
             _judgement(name, [next(checks) for _ in row], of_row, knowledge, self._lean())
             for name, row, of_row, knowledge in zip(names, tests, effects, known, strict=True)
         ]
+        for j, test in self.category_tests.items():
+            rows[j] = judgement_of_categories(rows[j], self.categories[j], test)
+        return rows
 
     def _marginal(self) -> tuple[list[Tests], list[list[Estimate]]]:
         by_name = {
@@ -101,6 +114,8 @@ class VerdictTests:
             {name: (float(statistic[j]), float(p_value[j])) for name, (statistic, p_value) in by_name.items()}
             for j in range(self.scores.shape[1])
         ]
+        for j, test in self.category_tests.items():
+            tests[j]["categories"] = (test.lean, test.p_value)
         pools = self.pools
         z = np.where(_dead(pools.dead, self.num_draws), np.nan, pools.errors)
         of_widths = width_factor(z, pools.second, pools.fourth, self.coverage_level)

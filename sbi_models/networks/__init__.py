@@ -9,6 +9,7 @@ from sbi_models.networks.flow_matching import FlowMatching
 from sbi_models.networks.layers import register_subnet
 from sbi_models.networks.registry import network_from_json, network_named, register, resolve
 from sbi_models.networks.scoring import (
+    CategoricalScore,
     MeanScore,
     MedianScore,
     MixtureScore,
@@ -28,6 +29,7 @@ from sbi_models.networks.summary import (
 
 __all__ = [
     "AutoregressiveMixture",
+    "CategoricalScore",
     "ConsistencyModel",
     "ConvolutionalNetwork",
     "CouplingFlow",

@@ -8,7 +8,7 @@ known.
 import inspect
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Self, TypeVar
 
 import torch
@@ -22,6 +22,11 @@ K = TypeVar("K")
 
 Drawn = tuple[Tensor, ...]
 """The random numbers of a training loss, such as noises and times, each with one row for each pair."""
+
+
+DiscreteColumns = tuple[tuple[int, str, int], ...]
+"""The discrete columns of theta: column, "categorical" or "count", and number of categories (the values are 0
+... C - 1) or largest count."""
 
 
 NESTED = "network"
@@ -144,23 +149,44 @@ class InferenceNetwork(Network, ABC):
     starts_from_data: bool = False
     """True where `start_from` looks at data."""
 
-    def build(self, theta_dim: int, condition_dim: int) -> None:
+    takes_discrete: bool = False
+    """True where columns of theta may be categories or counts, which `discrete` lists."""
+
+    discrete: DiscreteColumns = ()
+    """The discrete columns of theta, known from `build` on."""
+
+    def build(self, theta_dim: int, condition_dim: int, discrete: Iterable[Iterable[Any]] = ()) -> None:
         """Make the layers, for the widths of parameters and conditions; a second call changes nothing.
 
         Args:
             theta_dim: width of the standardized parameters, at least 1.
             condition_dim: width of the conditions; 0 where there are none. PyTorch's warning of layers
                 without inputs is put aside.
+            discrete: discrete columns of theta, see `DiscreteColumns`.
+
+        Raises:
+            ConfigurationError: for discrete columns of a network that takes none.
         """
         if self.built_with is None:
+            self.discrete = tuple((int(column), str(kind), int(size)) for column, kind, size in discrete)
+            if self.discrete and not self.takes_discrete:
+                raise ConfigurationError(
+                    f"{type(self).__name__} has densities of continuous parameters alone, got discrete "
+                    f"columns {self.discrete}. Use AutoregressiveMixture."
+                )
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="Initializing zero-element tensors is a no-op")
                 self._build(theta_dim, condition_dim)
             self.built_with = {"theta_dim": theta_dim, "condition_dim": condition_dim}
+            if self.discrete:
+                self.built_with["discrete"] = [list(column) for column in self.discrete]
 
     @abstractmethod
     def _build(self, theta_dim: int, condition_dim: int) -> None:
         """Make the layers; with condition_dim 0, conditions of shape (n, 0) follow."""
+
+    def learn_discrete(self, theta: Tensor) -> None:
+        """Look at the discrete columns of training data theta (n, theta_dim), before `start_from`."""
 
     def start_from(self, theta: Tensor, conditions: Tensor) -> None:
         """Look at standardized training data, (n, theta_dim) and (n, condition_dim), for a better start."""

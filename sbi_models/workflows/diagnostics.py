@@ -8,6 +8,7 @@ import numpy as np
 
 from sbi_models import diagnostics, seeding
 from sbi_models.approximators import Approximator
+from sbi_models.approximators.discrete import discrete_variables_of
 from sbi_models.approximators.validation import as_variables
 from sbi_models.arguments import known_arguments, positive_int
 from sbi_models.errors import ConfigurationError, DataError, suggest
@@ -44,7 +45,8 @@ class DiagnosticsMixin(ABC):
     ) -> "dict[str, Figure]":
         """Default figures: losses, recovery, calibration_ecdf, coverage, z_score_contraction.
 
-        Losses are shown after a training only.
+        Losses are shown after a training only. Of categories, `confusion` and `reliability` take the places
+        of recovery, coverage and z_score_contraction.
 
         Args:
             test_data: simulations with their true parameters, raw space, or how many to draw from the
@@ -57,7 +59,13 @@ class DiagnosticsMixin(ABC):
         """
         samples, truth = self._tested(test_data, num_samples, samples, seed)
         history = self.history.history if self.history is not None else None
-        return diagnostics.default_figures(samples, truth, history=history, variable_names=variable_names)
+        return diagnostics.default_figures(
+            samples,
+            truth,
+            history=history,
+            variable_names=variable_names,
+            discrete=discrete_variables_of(self.approximator),
+        )
 
     def compute_default_diagnostics(
         self,
@@ -118,6 +126,7 @@ class DiagnosticsMixin(ABC):
             prior,
             variable_names=variable_names,
             conditions=_known(test_data, self.approximator.condition_names, len(next(iter(truth.values())))),
+            discrete=discrete_variables_of(self.approximator),
             false_alarms=false_alarms,
             seed=seeding.derive(seed, "verdict"),
         )

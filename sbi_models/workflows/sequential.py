@@ -11,6 +11,7 @@ import numpy as np
 
 from sbi_models import seeding
 from sbi_models.approximators import Approximator
+from sbi_models.approximators.discrete import discrete_variables_of
 from sbi_models.approximators.validation import as_variables
 from sbi_models.arguments import positive_int
 from sbi_models.errors import ConfigurationError, DataError
@@ -62,13 +63,19 @@ def sequential_proposal(
         seed: seed of these draws.
 
     Raises:
-        ConfigurationError: if the simulator does not fit.
+        ConfigurationError: if the simulator does not fit, or a parameter is discrete: normal draws are no
+            categories and no counts.
         DataError: if there is not one data set.
     """
     seed, names = seeding.resolve(seed), approximator.inference_names
     observed = as_variables(
         conditions, approximator.condition_names, what="conditions", may_miss=approximator.may_miss
     )
+    if discrete := discrete_variables_of(approximator):
+        raise ConfigurationError(
+            f"Expected continuous parameters for a proposal, which is normal, got "
+            f"{', '.join(map(repr, discrete))}, declared discrete. Simulate more from the prior instead."
+        )
     number = len(next(iter(observed.values())))
     if number != 1:
         raise DataError(

@@ -180,12 +180,29 @@ def test_supports_side_by_side():
 
 
 @pytest.mark.parametrize(
+    ("prior", "kind", "argument"),
+    [
+        (d.Categorical(torch.ones(3)), "as_categorical", [0.0, 1.0, 2.0]),
+        (d.Independent(d.Bernoulli(torch.full((3,), 0.5)), 1), "as_categorical", [0.0, 1.0]),
+        (d.Binomial(4, torch.tensor(0.5)), "as_categorical", [0.0, 1.0, 2.0, 3.0, 4.0]),
+        (d.Binomial(100, torch.tensor(0.5)), "as_count", 100),
+        (d.Poisson(1.0), "as_count", None),
+        (d.Geometric(torch.tensor(0.5)), "as_count", None),
+        (d.MixtureSameFamily(d.Categorical(torch.ones(2)), d.Poisson(torch.ones(2))), "as_count", None),
+    ],
+)
+def test_discrete_supports_declare(prior, kind, argument):
+    """A finite support of up to 64 values lists its categories; others are counts, up to their bound."""
+    (step,) = A.constrain("x", prior=prior).transforms
+    assert step.kind == kind
+    assert step.config()["values" if kind == "as_categorical" else "upper"] == argument
+
+
+@pytest.mark.parametrize(
     ("prior", "message"),
     [
-        (d.Poisson(1.0), r"Poisson: .* is discrete.*cannot be inferred with a density"),
-        (d.Independent(d.Bernoulli(torch.full((3,), 0.5)), 1), "is discrete"),
-        (d.OneHotCategorical(torch.ones(3)), "is discrete"),
-        (d.MixtureSameFamily(d.Categorical(torch.ones(2)), d.Poisson(torch.ones(2))), "is discrete"),
+        (d.OneHotCategorical(torch.ones(3)), r"OneHotCategorical: .* is discrete.*Transform the variable"),
+        (d.Multinomial(5, torch.ones(3)), "is discrete"),
         (d.LKJCholesky(3), r"no step for CorrCholesky\(\)"),
         (
             d.Uniform(torch.zeros(2, 2), full(1.0, 2.0, 3.0, 4.0).reshape(2, 2)),

@@ -112,6 +112,17 @@ CASES = {
         {"x": torch.tensor([[0.0, 2], [1, 1], [2, 0]], dtype=torch.float64)},
         None,
     ),
+    "as_categorical": Case(
+        A.as_categorical("x"), {"x": torch.tensor([[0.5, 7], [3, 7], [-1, 2]], dtype=torch.float64)}, None
+    ),
+    "as_categorical, given": Case(
+        A.as_categorical("x", values=[3, 1, 2], components=[1]),
+        {"x": torch.tensor([[0.5, 1], [3, 3], [-1, 1]], dtype=torch.float64)},
+        None,
+    ),
+    "as_count": Case(
+        A.as_count("x", upper=9), {"x": torch.tensor([[0.0, 9], [4, 1], [2, 2]], dtype=torch.float64)}, None
+    ),
     "nan_to_num": Case(
         A.nan_to_num("x", value=-1, mask="seen"),
         {"x": normal(3).where(normal(3, seed=1) > 0, torch.nan)},

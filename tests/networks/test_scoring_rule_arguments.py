@@ -58,7 +58,7 @@ def test_rules_with_arguments_are_cloned_and_described():
         (lambda: ScoringRuleNetwork({"": "mean"}), "with names"),
         (
             lambda: ScoringRuleNetwork("meen"),
-            r"Unknown ScoringRule 'meen'. Did you mean 'mean'\? Known: mean, median, mixture, mv_normal",
+            r"Unknown ScoringRule 'meen'. Did you mean 'mean'\? Known: categorical, mean, median, mixture",
         ),
         (lambda: ScoringRuleNetwork(["mean", FlowMatching()]), "Expected a ScoringRule"),
         (

@@ -3,6 +3,7 @@
 from sbi_models.adapters.transforms.affine import Scale, Shift, Standardize
 from sbi_models.adapters.transforms.base import Elementwise, Names, PerVariable, Tensors, Transform
 from sbi_models.adapters.transforms.broadcast import Broadcast
+from sbi_models.adapters.transforms.discrete import AsCategorical, AsCount, Discrete, Law
 from sbi_models.adapters.transforms.interval import Constrain
 from sbi_models.adapters.transforms.joining import Concatenate, Split
 from sbi_models.adapters.transforms.missing import NanToNum
@@ -23,15 +24,19 @@ from sbi_models.adapters.transforms.subsample import Subsample
 
 __all__ = [
     "KINDS",
+    "AsCategorical",
+    "AsCount",
     "AsSet",
     "AsTimeSeries",
     "Broadcast",
     "Concatenate",
     "Constrain",
+    "Discrete",
     "Drop",
     "Elementwise",
     "ExpandDims",
     "Keep",
+    "Law",
     "Log",
     "Names",
     "NanToNum",

@@ -228,7 +228,8 @@ def disagreement(members: Members, conditions: VariablesLike, *, seed: int) -> T
 
     With standard deviations s_k of the members and s of their mixture, all members counting the same, the
     mean divergence of the normal posteriors of members from the normal one with the moments of the mixture is
-    log s - mean of log s_k.
+    log s - mean of log s_k. Whole numbers count as spread over an interval of length 1: equal draws have a
+    variance.
     """
     draws = torch.stack(
         [
@@ -242,6 +243,8 @@ def disagreement(members: Members, conditions: VariablesLike, *, seed: int) -> T
         ]
     ).to(torch.float64)
     means, variances = draws.mean(dim=2), draws.var(dim=2)
+    for column, *_ in next(iter(members.values())).inference_network.discrete:
+        variances[..., column] += 1 / 12
     tiny = torch.finfo(torch.float32).tiny
     mixture = variances.mean(dim=0) + means.var(dim=0, correction=0)
     divergence = (mixture.clamp_min(tiny).log() - variances.clamp_min(tiny).log().mean(dim=0)) / 2

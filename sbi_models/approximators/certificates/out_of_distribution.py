@@ -21,6 +21,7 @@ from sbi_models.approximators.certificates.explanations import (
     unusual_statistics,
 )
 from sbi_models.approximators.certificates.ranks import (
+    LARGEST_LOT,
     Sizes,
     alike_by,
     joint_p_values,
@@ -145,13 +146,23 @@ class OutOfDistributionScores(nn.Module):
             for name, own in zip(SPACES, columns, strict=True)
         }
 
+    def _tied(self, statistics: Tensor) -> Tensor:
+        """Which statistics (m, d) equal those of a tenth of the simulations or more."""
+        kept = self.kept.values
+        assert isinstance(kept, Tensor)
+        ordered = kept[:, : statistics.shape[1]].mT.sort(dim=1).values.contiguous()
+        wanted = statistics.to(kept.dtype).mT.contiguous()
+        first, last = (torch.searchsorted(ordered, wanted, right=right) for right in (False, True))
+        return (last - first).mT >= LARGEST_LOT * len(kept)
+
     def unusual(self, points: ObservationFeatures) -> list[tuple[str, ...]]:
         """Unusual statistics of each observation, in words, the plainest and rarest first.
 
         They are rare among simulations of like size.
 
         What statistics are given the summaries counts only where these are as those of simulations: beyond,
-        nothing is known of it.
+        nothing is known of it. Nor does it count where many simulations have the very same statistic, such as
+        a minimum of 0: it is their summaries then that differ.
         """
         given, numbers = self._given(points), self.kept.sizes
         assert isinstance(numbers, Tensor)
@@ -159,8 +170,9 @@ class OutOfDistributionScores(nn.Module):
             dim=1, keepdim=True
         )
         values = torch.cat([points.statistics, given], dim=1)
+        telling = usual & ~self._tied(points.statistics)
         scores = torch.cat(
-            [self.statistics.scores(points.statistics), torch.where(usual, self.given.scores(given), 0.0)],
+            [self.statistics.scores(points.statistics), torch.where(telling, self.given.scores(given), 0.0)],
             dim=1,
         )
         names = [*points.names, *(name + GIVEN for name in points.names)]

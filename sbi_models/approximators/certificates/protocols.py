@@ -8,6 +8,7 @@ from torch import Tensor
 from sbi_models.approximators.certificates.out_of_distribution import OutOfDistributionScores
 from sbi_models.approximators.certificates.scores import OptionalBuffers
 from sbi_models.approximators.summary_inputs import SummaryInputs
+from sbi_models.networks import InferenceNetwork
 from sbi_models.types import VariablesLike
 
 
@@ -18,6 +19,7 @@ class CertifiedMember(Protocol):
     shapes: dict[str, tuple[int, ...]]
     inputs: SummaryInputs
     novelty: OutOfDistributionScores
+    inference_network: InferenceNetwork
 
     def prepare_conditions(self, conditions: VariablesLike) -> dict[str, Tensor]: ...
 

@@ -12,6 +12,15 @@ from sbi_models.diagnostics.metrics.calibration import (
     log_gamma,
     simultaneous_band,
 )
+from sbi_models.diagnostics.metrics.categories import (
+    CategoryTest,
+    Reliability,
+    brier_score,
+    category_probabilities,
+    category_tests,
+    confusion_matrix,
+    reliability,
+)
 from sbi_models.diagnostics.metrics.classifiers import Classifier
 from sbi_models.diagnostics.metrics.contraction import posterior_contraction, z_scores
 from sbi_models.diagnostics.metrics.coverage import Coverage, joint_coverage, joint_ranks, marginal_coverage
@@ -34,6 +43,7 @@ from sbi_models.diagnostics.metrics.sbc import RankHistogram, rank_histogram
 from sbi_models.diagnostics.metrics.tarp import Tarp, tarp, tarp_ranks
 
 __all__ = [
+    "CategoryTest",
     "Classifier",
     "Coverage",
     "EcdfBand",
@@ -41,12 +51,17 @@ __all__ = [
     "LogScore",
     "PredictiveCheck",
     "RankHistogram",
+    "Reliability",
     "SmoothedWeights",
     "Tarp",
+    "brier_score",
     "c2st",
     "c2st_of_each",
     "calibration_error",
+    "category_probabilities",
+    "category_tests",
     "central_interval",
+    "confusion_matrix",
     "effective_sample_share",
     "energy_disagreement",
     "energy_score",
@@ -69,6 +84,7 @@ __all__ = [
     "predictive_check",
     "random_ranks",
     "rank_histogram",
+    "reliability",
     "simultaneous_band",
     "tarp",
     "tarp_ranks",

@@ -8,6 +8,7 @@ plain arrays: `plot(samples, truth, variable_keys=None, variable_names=None)`. E
 from matplotlib.figure import Figure
 
 from sbi_models.diagnostics.plots.calibration_ecdf import plot_calibration_ecdf
+from sbi_models.diagnostics.plots.categories import plot_confusion, plot_reliability
 from sbi_models.diagnostics.plots.coverage import plot_coverage
 from sbi_models.diagnostics.plots.disagreement import plot_disagreement
 from sbi_models.diagnostics.plots.losses import plot_losses
@@ -23,6 +24,7 @@ from sbi_models.diagnostics.plots.z_score_contraction import plot_z_score_contra
 __all__ = [
     "Figure",
     "plot_calibration_ecdf",
+    "plot_confusion",
     "plot_coverage",
     "plot_disagreement",
     "plot_losses",
@@ -31,6 +33,7 @@ __all__ = [
     "plot_predictive_check",
     "plot_rank_histogram",
     "plot_recovery",
+    "plot_reliability",
     "plot_tarp",
     "plot_verdict",
     "plot_z_score_contraction",

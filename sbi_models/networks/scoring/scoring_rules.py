@@ -17,6 +17,7 @@ from sbi_models.networks.base import Drawn, InferenceNetwork
 from sbi_models.networks.layers import Widths, check_subnet, make_subnet
 from sbi_models.networks.noise import Generators
 from sbi_models.networks.registry import register, resolve
+from sbi_models.networks.scoring.categories import CategoricalScore
 from sbi_models.networks.scoring.rules import ParametricRule, PointRule, ScoringRule
 
 Rule = ScoringRule | type[ScoringRule] | str
@@ -33,7 +34,7 @@ class ScoringRuleNetwork(InferenceNetwork):
     Args:
         scoring_rules: rules by names of your own, a list of them (each under its registered name), or one. A
             rule is an instance, a class or a registered name: "mean", "median", "quantile", "mv_normal",
-            "mixture".
+            "mixture"; or "categorical", which goes with no other kind.
         widths: hidden widths of the body, or "small", "medium", "large"; equal ones for "residual".
         subnet: name of the network that is the body: "residual", "mlp", or one of your own.
 
@@ -55,6 +56,14 @@ class ScoringRuleNetwork(InferenceNetwork):
         check_subnet(subnet, widths)
         self.widths, self.subnet = widths, subnet
         self.rules = _rules(scoring_rules)
+        kinds = {isinstance(rule, CategoricalScore) for rule in self.rules.values()}
+        if len(kinds) > 1:
+            raise ConfigurationError(
+                f"Expected rules of categories alone or of numbers alone, got {', '.join(self.rules)}: they "
+                "score the same variables. Infer categories and numbers by a network each, or all by "
+                "AutoregressiveMixture."
+            )
+        self.takes_discrete = kinds == {True}
         self.fits_graph = False  # some rules take constants to the GPU
         self.has_draws = self.has_density = any(
             isinstance(rule, ParametricRule) for rule in self.rules.values()
@@ -62,6 +71,9 @@ class ScoringRuleNetwork(InferenceNetwork):
 
     def _build(self, theta_dim: int, condition_dim: int) -> None:
         self.theta_dim = theta_dim
+        for rule in self.rules.values():
+            if isinstance(rule, CategoricalScore):
+                rule.learn(self.discrete, theta_dim)
         self.head_widths = [rule.head_width(theta_dim) for rule in self.rules.values()]
         self.body = make_subnet(
             self.subnet, max(1, condition_dim), sum(self.head_widths), 0, self.widths, has_time=False
@@ -81,12 +93,15 @@ class ScoringRuleNetwork(InferenceNetwork):
 
         A point rule gives a tensor (n, ..., theta_dim), such as quantiles (n, levels, theta_dim); a
         parametric one tensors by name, such as `mean` (n, theta_dim) and `covariance` (n, theta_dim,
-        theta_dim).
+        theta_dim); "categorical" gives probabilities (n, theta_dim, categories).
         """
         shift, scale = conditions.new_zeros(self.theta_dim), conditions.new_ones(self.theta_dim)
         estimates: dict[str, Tensor | dict[str, Tensor]] = {}
         for name, prediction in self.predictions(conditions).items():
             rule = self.rules[name]
+            if isinstance(rule, CategoricalScore):
+                estimates[name] = prediction.exp()
+                continue
             estimates[name] = (
                 rule.estimates(prediction, shift, scale) if isinstance(rule, ParametricRule) else prediction
             )

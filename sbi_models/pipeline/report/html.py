@@ -39,6 +39,9 @@ CAPTIONS = {
     "right.",
     "recovery": "Posterior means against the true parameters of test simulations; near the diagonal is good, "
     "errors are posterior sds.",
+    "confusion": "Mean posterior probability of each category, by the true one; the diagonal is right.",
+    "reliability": "How often categories are true, by the probability that posteriors give them; near the "
+    "diagonal is calibrated.",
     "calibration_ecdf": "Ranks of true parameters among posterior draws; inside the band is calibrated.",
     "coverage": "How often central intervals hold the truth, against how often they should.",
     "z_score_contraction": "How much of the prior variance is gone (right is more), and errors in "

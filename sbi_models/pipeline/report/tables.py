@@ -16,6 +16,7 @@ TESTS = {
     "spread": "width",
     "ranks": "form",
     "tarp": "form (TARP)",
+    "categories": "probabilities",
     "information": "knows more than the prior",
 }
 """What each test of a verdict looks at."""

@@ -10,6 +10,7 @@ import pandas as pd
 
 from sbi_models import diagnostics, seeding
 from sbi_models.approximators import Approximator, EnsembleApproximator, load_approximator
+from sbi_models.approximators.discrete import discrete_variables_of
 from sbi_models.pipeline.cache import content_key, observations_hash, source_fingerprint
 from sbi_models.pipeline.custom_diagnostics import custom_functions, run_custom
 from sbi_models.pipeline.experiment.question import Question
@@ -155,10 +156,18 @@ class Diagnoser:
         """
         table = diagnostics.default_metrics(draws, self.truth, variable_names=self.names)
         conditions = {name: self.test[name] for name in approximator.condition_names}
+        discrete = discrete_variables_of(approximator)
         verdict = diagnostics.judge(
-            draws, self.truth, variable_names=self.names, conditions=conditions, seed=self.seed
+            draws,
+            self.truth,
+            variable_names=self.names,
+            conditions=conditions,
+            discrete=discrete,
+            seed=self.seed,
         )
-        figures = diagnostics.default_figures(draws, self.truth, history=history, variable_names=self.names)
+        figures = diagnostics.default_figures(
+            draws, self.truth, history=history, variable_names=self.names, discrete=discrete
+        )
         figures["verdict"] = diagnostics.plot_verdict(verdict)
         results.figures(figures)
         results.table(table, "metrics/diagnostics.csv")

@@ -9,14 +9,17 @@
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, TypedDict
 
 import numpy as np
 
 from sbi_models import seeding
 from sbi_models.adapters import Adapter
-from sbi_models.approximators import files
+from sbi_models.adapters.transforms import Discrete
+from sbi_models.approximators import Approximator, ContinuousApproximator, files
+from sbi_models.approximators.discrete import declared_components, found_steps, tell_found
+from sbi_models.approximators.rows import as_tensors
 from sbi_models.datasets import Augment, Augmentations
 from sbi_models.networks import AutoregressiveMixture
 from sbi_models.simulators import Simulator
@@ -52,7 +55,8 @@ class Automatic:
 
     Args:
         roles: raw names by role.
-        given: arguments of the user: summary network, mask, missing values, adapter and info.
+        given: arguments of the user: summary network, mask, missing values, adapter and info. An adapter that
+            only declares parameters discrete leaves all other choices open.
 
     Attributes:
         choices: choices of the last training, name to text or number, as they are logged.
@@ -60,6 +64,13 @@ class Automatic:
 
     def __init__(self, roles: dict[str, list[str]], given: AutomaticOptions) -> None:
         self.roles, self.given = roles, given
+        self.declarations: tuple[Discrete, ...] = ()
+        steps = () if given["adapter"] is None else given["adapter"].transforms
+        inferred = set(roles["inference_variables"])
+        if steps and all(isinstance(step, Discrete) and inferred.issuperset(step.names) for step in steps):
+            self.declarations = tuple(_discrete_steps(Adapter(steps)))
+            self.given = {**given, "adapter": None}
+        self.declared = {name for step in self.declarations for name in step.names}
         self.choices: dict[str, Any] = {}
         self.likelihood: NeuralLikelihood | None = None
 
@@ -79,13 +90,24 @@ class Automatic:
         inferred, observed = self.roles["inference_variables"], self.roles["inference_conditions"]
         prior = neural_likelihood.prior_of(workflow.simulator, inferred, observed)
         everything = {name: np.concatenate([data[name], validation[name]]) for name in (*inferred, *observed)}
-        bounds, scales = self._transforms(workflow, everything, prior, inferred, observed)
+        discrete = self._discrete(workflow, everything, inferred)
+        bounds, scales = self._transforms(
+            workflow,
+            everything,
+            prior,
+            inferred,
+            observed,
+            discrete=declared_components(discrete, everything),
+        )
         self.choices = {
             "simulations": number,
             "held out": len(next(iter(validation.values()))),
             **in_words(bounds, scales),
+            **{name: step.kind for step in _discrete_steps(discrete) for name in step.names},
         }
-        adapter = self.given["adapter"] or _with_priors(workflow, adapter_of(bounds, scales))
+        adapter = self.given["adapter"] or _with_priors(
+            workflow, Adapter((*discrete.transforms, *adapter_of(bounds, scales).transforms))
+        )
         schedule = schedules.for_simulations(number)
         patience = schedule.patience(schedule.epochs(number))
         direct = self._workflow(workflow, adapter, schedule, patience, "direct")
@@ -125,7 +147,7 @@ class Automatic:
             indirect = self._workflow(workflow, adapter, schedule, None, "synthetic")
             indirect.certified_by = data
             indirect.fit_offline(
-                self._synthetic(self.likelihood, prior, seed),
+                self._synthetic(self.likelihood, prior, seed, direct.approximator),
                 schedule.epochs(_SYNTHETIC),
                 schedule.batch_size,
                 validation_data=validation,
@@ -134,10 +156,15 @@ class Automatic:
             candidates["learned likelihood"] = indirect
         return self._best(candidates, validation, reason)
 
-    def _synthetic(self, likelihood: NeuralLikelihood, prior: Simulator, seed: int) -> Variables:
-        """Simulations of the prior and the neural likelihood."""
+    def _synthetic(
+        self, likelihood: NeuralLikelihood, prior: Simulator, seed: int, trained: Approximator
+    ) -> Variables:
+        """Simulations of the prior and the neural likelihood, without categories of no simulation."""
         drawn = prior.sample(_SYNTHETIC, seed=seeding.derive(seed, "prior"), progress=False)
         parameters = {name: drawn[name] for name in self.roles["inference_variables"]}
+        if isinstance(trained, ContinuousApproximator) and trained.discrete_variables:
+            inside = trained.adapter.inside(as_tensors(parameters)).numpy()
+            parameters = {name: value[inside] for name, value in parameters.items()}
         return likelihood.draw(parameters, seed=seeding.derive(seed, "synthetic"))
 
     def _best(
@@ -161,6 +188,18 @@ class Automatic:
         assert history is not None
         return candidates[best], history
 
+    def _discrete(self, workflow: Workflow, data: Variables, inferred: list[str]) -> Adapter:
+        """Steps that declare parameters discrete: those of the user, or what is found in all simulations.
+
+        Parameters with a torch distribution are left to it.
+        """
+        if self.given["adapter"] is not None:
+            return Adapter()
+        names = [name for name in inferred if name not in workflow.priors and name not in self.declared]
+        found = found_steps(data, names)
+        tell_found(found)
+        return Adapter((*self.declarations, *found))
+
     def _transforms(
         self,
         workflow: Workflow,
@@ -168,6 +207,8 @@ class Automatic:
         prior: Simulator | None,
         inferred: list[str],
         observed: list[str],
+        *,
+        discrete: Collection[tuple[str, int]],
     ) -> tuple[dict[str, Bounds], dict[str, str]]:
         """Bounds of parameters and scales of data, unless adapter or prior of the user say them."""
         plain = [name for name in inferred if data[name].ndim == 2]
@@ -179,7 +220,13 @@ class Automatic:
                 prior.sample(_PRIOR_DRAWS, seed=seeding.derive(workflow.seed, "bounds"), progress=False)
             )
         names = [name for name in plain if name not in workflow.priors]
-        bounds = {name: parameter_bounds(np.concatenate([part[name] for part in draws])) for name in names}
+        bounds = {
+            name: _without(
+                parameter_bounds(np.concatenate([part[name] for part in draws])),
+                [k for owner, k in discrete if owner == name],
+            )
+            for name in names
+        }
         shaped = [
             name for name in observed if data[name].ndim == 2 and name not in (self.given["missing"] or {})
         ]
@@ -266,6 +313,16 @@ def _with_priors(workflow: Workflow, adapter: Adapter) -> Adapter:
     for name, prior in workflow.priors.items():
         before = before.constrain(name, prior=prior)
     return Adapter((*before.transforms, *adapter.transforms))
+
+
+def _discrete_steps(adapter: Adapter) -> list[Discrete]:
+    return [step for step in adapter.transforms if isinstance(step, Discrete)]
+
+
+def _without(bounds: Bounds, components: Collection[int]) -> Bounds:
+    """Bounds without those of discrete components."""
+    lower, upper = ([None if k in components else bound for k, bound in enumerate(ends)] for ends in bounds)
+    return lower, upper
 
 
 def _why_not_learned(
