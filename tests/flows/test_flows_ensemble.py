@@ -19,7 +19,7 @@ from sbi_models.pipeline.steps.train import train_workflow
 from sbi_models.pipeline.studies.michelson import STUDY
 from sbi_models.tracking import Tracker, list_models, load, open_store
 
-pytestmark = pytest.mark.xdist_group("flows-ensemble")  # the tests share pipeline runs
+pytestmark = pytest.mark.xdist_group("flows")  # the tests share pipeline runs
 
 MEMBERS = ("flow", "coupling")
 
