@@ -27,8 +27,8 @@ def test_the_training_of_the_pipeline_chooses_and_says_what(
     a kill, gives its bits."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(automatic, "_SYNTHETIC", 20_000)
-    monkeypatch.setattr(automatic, "_PRIOR_DRAWS", 2_000)
+    monkeypatch.setattr(automatic, "_SYNTHETIC", 10_000)
+    monkeypatch.setattr(automatic, "_PRIOR_DRAWS", 1_000)
     monkeypatch.setattr(
         schedules, "for_synthetic_data", lambda number: schedules.TrainingSchedule(256, 300, 3e-3, 0.0, 0.99)
     )
