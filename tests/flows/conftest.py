@@ -21,6 +21,7 @@ def _stops_the_shared_server() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def first_run(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """A small pipeline in a fresh folder, as users start it."""
+    # seconds: it imports PyTorch, MLflow and Prefect, and starts a Prefect server
     return run_pipeline(tmp_path_factory.mktemp("project"))
 
 

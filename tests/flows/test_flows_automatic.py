@@ -55,6 +55,7 @@ def test_the_training_of_the_pipeline_chooses_and_says_what(
     )["theta"][0]
     np.testing.assert_allclose(draws.mean(axis=0), 0.8, atol=0.25 * np.sqrt(0.2))
     np.testing.assert_allclose(draws.std(axis=0), np.sqrt(0.2), rtol=0.1)
+    # seconds: all that "auto" trains, several small networks, is trained twice
     again = train_workflow(question_of(experiment), data, "key", lambda epoch, losses: None)
     assert again == training
 
