@@ -44,10 +44,10 @@ check: setup     ## Lint, format, types, import contract
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-acceptance: setup  ## Run the main job in a scratch folder and check its figures against the exact posterior
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m acceptance --numprocesses 2 --dist loadfile -rP
+acceptance: setup  ## Run the main job, its figures against the exact posterior, the tutorial, and the wheel in an environment of its own
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "acceptance and not nightly" --numprocesses 2 --dist loadgroup -rP
 
-nightly: setup   ## Run what is too long for each change: the integration tests, the whole guide, property tests in depth
+nightly: setup   ## Run what is too long for each change: integration tests, examples, property tests in depth
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "integration or nightly" --verbose --timeout 600
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/*/test_*_properties.py --hypothesis-profile deep --timeout 1200
 

@@ -53,7 +53,7 @@ def modules_in(folder: str) -> dict[str, Path]:
     if not folder:
         return {}
     root, files = Path(folder).resolve(), {}
-    for name, module in list(sys.modules.items()):
+    for name, module in sys.modules.copy().items():
         file = Path(getattr(module, "__file__", None) or "")
         if file.suffix != ".py" or not file.is_absolute() or name.partition(".")[0] in OWN:
             continue

@@ -70,14 +70,15 @@ def test_the_snippets_of_the_guide_run(tmp_path):
     assert (tmp_path / "figures" / f"{GUIDE}.png").is_file()
 
 
-def _mark(name: str) -> pytest.MarkDecorator:
-    """When an example is run: with each change, unless it is long or starts servers."""
+def _marks(name: str) -> tuple[pytest.MarkDecorator, ...]:
+    """When an example is run: with each change, unless it is long or starts servers; on any worker."""
+    group = pytest.mark.xdist_group(f"example-{name}")
     if name in SERVERS:
-        return pytest.mark.integration
-    return pytest.mark.nightly if name in LONGEST else pytest.mark.acceptance
+        return pytest.mark.integration, group
+    return pytest.mark.nightly if name in LONGEST else pytest.mark.acceptance, group
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=_mark(name)) for name in QUICK])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=_marks(name)) for name in QUICK])
 @pytest.mark.timeout(400)
 def test_the_example_runs(name, tmp_path):
     """With --quick it ends with exit code 0, without a warning, has told something, and leaves its figure and

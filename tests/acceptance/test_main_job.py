@@ -18,7 +18,7 @@ ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.sta
 """Without the folders of Prefect that other tests have set for this process: everything of the job stays in
 its scratch folder."""
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(900), pytest.mark.xdist_group("main-job")]
 
 
 @pytest.fixture(scope="module")

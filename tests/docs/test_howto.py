@@ -60,6 +60,7 @@ def test_its_code_runs(
 ) -> None:
     """Every block of Python, with the names that the page takes as given; what it makes is used where it
     stops short of that."""
+    # seconds: four blocks train, one of them all that "auto" does
     monkeypatch.chdir(tmp_path)
     (tmp_path / "model").write_text(PROGRAM)
     (tmp_path / "model").chmod(0o755)

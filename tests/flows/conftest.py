@@ -1,11 +1,14 @@
-"""Pipeline runs shared by the tests of this folder: each is a process of its own, as users start it."""
+"""Pipeline runs shared by the tests of this folder, each a process of its own."""
 
 from collections.abc import Iterator
 
 import pytest
 from pipeline_runs import Finished, run_pipeline, stop_shared_server
+from quick_mlflow import keep_what_does_not_change
 
 from sbi_models.tracking import Store, open_store
+
+keep_what_does_not_change()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -17,8 +20,9 @@ def _stops_the_shared_server() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def first_run(tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    """A small pipeline in a fresh folder, with nothing prepared."""
-    return run_pipeline(tmp_path_factory.mktemp("project"), fresh=True)
+    """A small pipeline in a fresh folder, as users start it."""
+    # seconds: it imports PyTorch, MLflow and Prefect, and starts a Prefect server
+    return run_pipeline(tmp_path_factory.mktemp("project"))
 
 
 @pytest.fixture(scope="session")

@@ -1,19 +1,18 @@
-"""Pipeline runs in processes of their own, as users start them."""
+"""Pipeline runs in processes of their own: as users start them, or forked, without the time of imports."""
 
 import json
-import os
-import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-import pytest
+from forked_programs import plain_environment, prefect_home, start_forked
 
 from sbi_models.pipeline.prefect_server.process import ServerProcess
 
@@ -44,7 +43,6 @@ def shared_server() -> ServerProcess:
 
     It is started when it is first asked for, and conftest.py stops it.
     """
-    home = Path(tempfile.mkdtemp(prefix="prefect-server-"))
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -57,8 +55,9 @@ def shared_server() -> ServerProcess:
         "--port",
         str(port),
     ]
+    home = prefect_home()
     with (log := home / "log.txt").open("wb") as output:
-        own_home = _environment() | {"PREFECT_HOME": str(home)}  # and not that of the user
+        own_home = plain_environment() | {"PREFECT_HOME": str(home)}
         process = subprocess.Popen(command, cwd=home, env=own_home, stdout=output, stderr=output)
     server = ServerProcess(process, f"http://127.0.0.1:{port}/api", log)
     server.wait()
@@ -66,32 +65,21 @@ def shared_server() -> ServerProcess:
 
 
 def stop_shared_server() -> None:
-    """Stop it, if there is one, and remove what it has written."""
+    """Stop it, if there is one."""
     if shared_server.cache_info().currsize:
-        server = shared_server()
-        server.stop()
-        shutil.rmtree(server.log.parent)
+        shared_server().stop()
 
 
 def start_pipeline(
-    root: Path,
-    *settings: Any,
-    script: str = "small_run.py",
-    label: str = "",
-    fresh: bool = False,
-    shared: bool = False,
+    root: Path, *settings: Any, label: str = "", fresh: bool = False
 ) -> "subprocess.Popen[bytes]":
-    """Start a small pipeline in a folder, or several in a row, each with its settings.
+    """Start a small pipeline in a folder as users do, or several in a row, each with its settings.
 
-    What it prints goes to files there, whose names start with the label. It reports to the shared server, or
-    starts one of its own. With fresh, the user has no empty databases of earlier folders.
+    What it prints goes to files there, whose names start with the label. It starts a Prefect server of its
+    own. With fresh, the user has no empty databases of earlier folders.
     """
-    environment = _environment()
-    if shared:
-        environment["PREFECT_API_URL"] = shared_server().url
-    if fresh:
-        environment["XDG_CACHE_HOME"] = str(root / "cache")
-    command = [sys.executable, str(Path(__file__).with_name(script)), *map(json.dumps, settings or [{}])]
+    environment = plain_environment() | ({"XDG_CACHE_HOME": str(root / "cache")} if fresh else {})
+    command = [sys.executable, str(Path(__file__).with_name("small_run.py")), *_words(settings)]
     with (
         (root / f"{label}screen.txt").open("wb") as screen,
         (root / f"{label}errors.txt").open("wb") as errors,
@@ -101,9 +89,13 @@ def start_pipeline(
         )
 
 
-def _environment() -> dict[str, str]:
-    """That of this process without what it says of the engines."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_"))}
+def _words(settings: Sequence[Any]) -> list[str]:
+    return [json.dumps(each) for each in settings or [{}]]
+
+
+def _start_forked(root: Path, script: str, settings: Sequence[Any], **environment: str) -> BaseProcess:
+    file = Path(__file__).with_name(script)
+    return start_forked(file, _words(settings), folder=root, **environment)
 
 
 def run_pipeline(
@@ -118,8 +110,20 @@ def run_pipelines(
     root: Path, *settings: dict[str, Any], fresh: bool = False, shared: bool = False
 ) -> list[Finished]:
     """Run small pipelines in a folder, one after another in one process; the screen of all of them is that of
-    each."""
-    screen, errors = _end(root, start_pipeline(root, *settings, fresh=fresh, shared=shared))
+    each.
+
+    Args:
+        root: the folder.
+        settings: of each pipeline, where they are not those of the small experiment.
+        fresh: whether the user has no empty databases of earlier folders.
+        shared: whether it is a forked process that reports to the shared server, and not one as users start
+            it, with a server of its own.
+    """
+    if shared:
+        process = _start_forked(root, "small_run.py", settings, PREFECT_API_URL=shared_server().url)
+        screen, errors = _end_forked(root, process)
+    else:
+        screen, errors = _end(root, start_pipeline(root, *settings, fresh=fresh))
     lines = [line for line in screen.splitlines() if line.startswith("RESULT ")]
     for line in lines:
         screen = screen.replace(line, "")
@@ -133,36 +137,46 @@ def result_of(screen: Path) -> dict[str, Any]:
 
 
 def run_commands(root: Path, *commands: list[str]) -> list[Ended]:
-    """Give commands of `sbi-models` in a folder, one after another in one process and on one Prefect
+    """Give commands of `sbi-models` in a folder, one after another in one process and on the shared
     server."""
-    screen, errors = _end(root, start_pipeline(root, *commands, script="small_commands.py"), timeout=220)
+    process = _start_forked(root, "small_commands.py", commands, PREFECT_API_URL=shared_server().url)
+    screen, errors = _end_forked(root, process)
     assert errors == ""
     return [Ended(*json.loads(line.removeprefix("RESULT "))) for line in screen.splitlines()]
 
 
-def _end(root: Path, process: "subprocess.Popen[bytes]", timeout: float = 240) -> tuple[str, str]:
+def _end(root: Path, process: "subprocess.Popen[bytes]") -> tuple[str, str]:
     """What a process that ends well has printed on standard output and standard error."""
     try:
-        code = process.wait(timeout)
+        code = process.wait(240)
     finally:
         process.kill()
+    return _said(root, code)
+
+
+def _end_forked(root: Path, process: BaseProcess) -> tuple[str, str]:
+    process.join(240)
+    process.kill()
+    return _said(root, process.exitcode)
+
+
+def _said(root: Path, code: int | None) -> tuple[str, str]:
     screen, errors = (root / "screen.txt").read_text(), (root / "errors.txt").read_text()
     assert code == 0, errors
     return screen, errors
 
 
-def kill_in_training(root: Path, *settings: dict[str, Any], script: str = "small_run.py") -> None:
-    """Start a small pipeline in a folder and kill it as soon as its training has finished an epoch."""
-    process = start_pipeline(root, *settings, script=script)
+def kill_in_training(root: Path, settings: dict[str, Any], script: str = "small_run.py") -> None:
+    """Start a small pipeline in a folder, with a Prefect server of its own, and kill it as soon as its
+    training has finished an epoch."""
+    process = _start_forked(root, script, [settings])
     try:
-        for _ in range(6000):
-            if list(root.rglob("*.resume.ckpt")):
-                break
-            assert process.poll() is None, (root / "errors.txt").read_text()
+        deadline = time.monotonic() + 200
+        while not list(root.rglob("*.resume.ckpt")):
+            assert process.exitcode is None, (root / "errors.txt").read_text()
+            assert time.monotonic() < deadline, "no checkpoint was written"
             time.sleep(0.01)
-        else:
-            pytest.fail("no checkpoint was written within a minute")
     finally:
         process.kill()
-        process.wait()
+        process.join()
     assert not list(root.rglob("draws.parquet"))

@@ -27,8 +27,8 @@ def test_the_training_of_the_pipeline_chooses_and_says_what(
     a kill, gives its bits."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(automatic, "_SYNTHETIC", 20_000)
-    monkeypatch.setattr(automatic, "_PRIOR_DRAWS", 2_000)
+    monkeypatch.setattr(automatic, "_SYNTHETIC", 10_000)
+    monkeypatch.setattr(automatic, "_PRIOR_DRAWS", 1_000)
     monkeypatch.setattr(
         schedules, "for_synthetic_data", lambda number: schedules.TrainingSchedule(256, 300, 3e-3, 0.0, 0.99)
     )
@@ -55,6 +55,7 @@ def test_the_training_of_the_pipeline_chooses_and_says_what(
     )["theta"][0]
     np.testing.assert_allclose(draws.mean(axis=0), 0.8, atol=0.25 * np.sqrt(0.2))
     np.testing.assert_allclose(draws.std(axis=0), np.sqrt(0.2), rtol=0.1)
+    # seconds: all that "auto" trains, several small networks, is trained twice
     again = train_workflow(question_of(experiment), data, "key", lambda epoch, losses: None)
     assert again == training
 

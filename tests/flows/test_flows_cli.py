@@ -2,13 +2,13 @@
 
 import io
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from forked_programs import start_forked
 from pipeline_runs import Finished
 
 from sbi_models import load
@@ -143,10 +143,10 @@ def test_a_folder_without_runs_is_one_line(call, tmp_path: Path, monkeypatch: py
     assert not (tmp_path / "mlruns").exists()
 
 
-def test_a_new_process_samples_without_unpickling(first_run: Finished) -> None:
+def test_a_new_process_samples_without_unpickling(first_run: Finished, tmp_path: Path) -> None:
     """A process that has only the package, and in which unpickling is an error, loads the registered model
     and draws."""
-    program = (
+    (tmp_path / "program.py").write_text(
         "import pickle\n"
         "def refuse(*a, **k): raise RuntimeError('unpickled')\n"
         "import sbi_models, numpy as np\n"
@@ -157,10 +157,9 @@ def test_a_new_process_samples_without_unpickling(first_run: Finished) -> None:
         "x = 850 + np.ones((2, 1, 1)) * np.arange(20)[:, None]\n"
         "print(model.sample(num_samples=7, conditions={'x': x}, seed=1)['theta'].shape)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=first_run.root, text=True, capture_output=True, check=False
-    )
-    assert done.stdout.strip() == "(2, 7, 2)", done.stderr
+    root = first_run.root
+    start_forked(tmp_path / "program.py", [], folder=root).join()
+    assert (root / "screen.txt").read_text() == "(2, 7, 2)\n", (root / "errors.txt").read_text()
     model_folder = first_run.root / "mlruns" / "artifacts" / "models"
     assert not [
         path for path in model_folder.rglob("*") if path.suffix in {".pkl", ".pickle", ".pt", ".pth", ".ckpt"}

@@ -19,7 +19,7 @@ from sbi_models.pipeline.steps.train import train_workflow
 from sbi_models.pipeline.studies.michelson import STUDY
 from sbi_models.tracking import Tracker, list_models, load, open_store
 
-pytestmark = pytest.mark.xdist_group("flows-ensemble")  # the tests share pipeline runs
+pytestmark = pytest.mark.xdist_group("flows")  # the tests share pipeline runs
 
 MEMBERS = ("flow", "coupling")
 
@@ -28,6 +28,7 @@ MEMBERS = ("flow", "coupling")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Finished]:
     """A pipeline whose training was killed, run again; then one that differs in a setting of diagnosis
     only."""
+    # seconds: two trainings, and fifteen figures of mixture and members in each run
     root = tmp_path_factory.mktemp("ensemble")
     kill_in_training(root, ENSEMBLE, script="small_training.py")
     return run_pipelines(root, ENSEMBLE, ENSEMBLE | {"diagnose": {"num_samples": 40}}, shared=True)

@@ -167,8 +167,9 @@ def test_seconds_on_the_page_are_those_of_the_screen(first_run: Finished, second
 def test_killed_in_training_it_ends_with_the_same_draws(first_run: Finished, tmp_path: Path) -> None:
     """A pipeline killed in training and started again ends in one MLflow run with the draws to the bit; no
     server is left."""
-    kill_in_training(tmp_path)
-    again = run_pipeline(tmp_path)
+    # seconds: a process with a Prefect server of its own
+    kill_in_training(tmp_path, {})
+    again = run_pipeline(tmp_path, shared=True)
     assert again.result["inference"]["draws_sha256"] == first_run.result["inference"]["draws_sha256"]
     assert again.result["training"]["history"] == first_run.result["training"]["history"]
     store = open_store(tmp_path)

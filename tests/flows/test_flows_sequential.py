@@ -27,7 +27,7 @@ from sbi_models.pipeline.studies.influenza import STUDY as INFLUENZA
 from sbi_models.pipeline.studies.influenza import exact_draws
 from sbi_models.simulators import SimulatorWithProposal
 
-pytestmark = pytest.mark.xdist_group("flows-narrow")  # whose pipelines run once
+pytestmark = pytest.mark.xdist_group("flows")  # whose pipelines run once
 
 MODULE = """
 import numpy as np

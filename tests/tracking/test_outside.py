@@ -27,16 +27,18 @@ from sbi_models.tracking.retries import patiently
 
 
 @contextmanager
-def locked(store: Store, seconds: float) -> Iterator[None]:
-    """Another connection holds the exclusive lock on the database for so long, from before the block on."""
-    held = threading.Event()
+def locked(store: Store, is_over: Callable[[], bool] = lambda: False) -> Iterator[None]:
+    """Another connection holds the exclusive lock on the database, from before the block until its end, or
+    until this is so."""
+    held, ended = threading.Event(), threading.Event()
 
     def hold() -> None:
         with closing(sqlite3.connect(store.database, isolation_level=None)) as connection:
             connection.execute("PRAGMA busy_timeout = 20000")
             connection.execute("BEGIN EXCLUSIVE")
             held.set()
-            time.sleep(seconds)
+            while not ended.wait(0.01) and not is_over():
+                pass
             connection.execute("ROLLBACK")
 
     holder = threading.Thread(target=hold)
@@ -45,6 +47,7 @@ def locked(store: Store, seconds: float) -> Iterator[None]:
     try:
         yield
     finally:
+        ended.set()
         holder.join()
 
 
@@ -55,7 +58,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     def shorten(connection: object, cursor: object, statement: str, parameters: object, *_: object) -> Any:
         return statement.replace("busy_timeout = 20000", "busy_timeout = 100"), parameters
 
-    monkeypatch.setattr(patience, "WARN_AFTER", 0.3)
+    monkeypatch.setattr(patience, "WARN_AFTER", 0.05)
     event.listen(Engine, "before_cursor_execute", shorten, retval=True)
     yield
     event.remove(Engine, "before_cursor_execute", shorten)
@@ -82,10 +85,10 @@ def points(store: Store, run_id: str, name: str) -> list[tuple[int, float]]:
 def test_writes_wait_for_a_locked_database(
     store: Store, write: Callable[[Tracker], object], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Each kind of write to a database that another process has locked for a second succeeds, with one
-    warning that says why it waits."""
+    """Each kind of write to a database that another process has locked until the warning is there succeeds,
+    with that one warning, which says why it waits."""
     tracker = Tracker.start(store, "npe", "first", "key")
-    with locked(store, 1.0):
+    with locked(store, is_over=lambda: bool(caplog.records)):
         write(tracker)
     told = [record.getMessage() for record in caplog.records]
     assert (
@@ -109,7 +112,7 @@ def test_a_lock_that_outlasts_patience_is_one_line(store: Store, monkeypatch: py
     afterwards."""
     monkeypatch.setenv("SBI_MODELS_TRACKING_PATIENCE", "0.5")
     tracker = Tracker.start(store, "npe", "first", "key")
-    with locked(store, 2.0), pytest.raises(TrackingError) as caught:
+    with locked(store), pytest.raises(TrackingError) as caught:
         tracker.log_metrics({"nrmse": 0.5})
     message = str(caught.value)
     assert message.startswith(
@@ -133,10 +136,11 @@ def test_live_metrics_outlast_a_lock_without_an_error(
     tracker = Tracker.start(store, "npe", "first", "key")
     Tracker.attach(store, tracker.run_id).log_metrics({"loss": 9.0}, step=0)
     again = Tracker.attach(store, tracker.run_id)
-    with locked(store, 1.0):
+    with locked(store):
         for epoch in range(10):
             again.log_epoch(epoch, {"loss": float(epoch)})
-            time.sleep(0.05)
+        while not caplog.records:
+            time.sleep(0.01)
     monkeypatch.setenv("SBI_MODELS_TRACKING_PATIENCE", "20")
     again.flush()
     assert points(store, tracker.run_id, "loss") == [

@@ -1,39 +1,41 @@
 import json
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 
+import mlflow.pyfunc
 import numpy as np
 import pytest
+from fakes import load_fake, write_approximator
 from mlflow.exceptions import MlflowException
 
+import sbi_models.approximators
 from sbi_models.errors import TrustWarning
-from sbi_models.tracking import Store, Tracker, register
+from sbi_models.tracking import Tracker, loading, open_store, register, registry
+
+pytestmark = pytest.mark.xdist_group("served")  # the tests share registered models
 
 X = np.linspace(0, 1, 60).reshape(3, 20, 1)
 
 
-@pytest.fixture
-def served(
-    store: Store, fake_approximators: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., Any]:
-    """Registers a fake and loads it through MLflow, as a user of MLflow alone would."""
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Any]]:
+    """A fake of each kind, registered and loaded through MLflow, as a user of MLflow alone would."""
 
+    @cache
     def make(kind: str = "shift") -> Any:
-        import mlflow.pyfunc  # noqa: PLC0415
+        run_id = Tracker.start(store, "npe", kind, kind).run_id
+        register(store, kind, write_approximator(root / kind, kind=kind), run_id, aliases=["champion"])
+        return mlflow.pyfunc.load_model(f"models:/{kind}@champion")
 
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", store.tracking_uri)
-        run_id = Tracker.start(store, "npe", "first", "key").run_id
-        register(
-            store,
-            "normal",
-            fake_approximators(tmp_path / "file.safetensors", kind=kind),
-            run_id,
-            aliases=["champion"],
-        )
-        return mlflow.pyfunc.load_model("models:/normal@champion")
-
-    return make
+    root = tmp_path_factory.mktemp("served")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        store = open_store(root)
+        patch.setenv("MLFLOW_TRACKING_URI", store.tracking_uri)
+        for module in (sbi_models.approximators, loading, registry):
+            patch.setattr(module, "load_approximator", load_fake)
+        yield make
 
 
 @pytest.mark.filterwarnings("default::UserWarning")  # MLflow's own, about its own classes

@@ -2,12 +2,12 @@ import json
 import os
 import socket
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from forked_programs import start_forked
 
 from sbi_models.errors import ConfigurationError, TrackingError
 from sbi_models.tracking import Store, Tracker, live_metrics
@@ -45,19 +45,16 @@ def files(store: Store, run_id: str, folder: str | None = None) -> set[str]:
     return {file.path for file in store.client.list_artifacts(run_id, folder)}
 
 
-def test_a_killed_run_is_opened_again_and_its_epochs_are_not_doubled(store: Store) -> None:
+@pytest.mark.xdist_group("flows")  # whose fork server starts its process
+def test_a_killed_run_is_opened_again_and_its_epochs_are_not_doubled(store: Store, tmp_path: Path) -> None:
     """After a process died in epoch 4, the next one with the same key gets the same run; logging all epochs
     again doubles none."""
-    died = subprocess.run(
-        [sys.executable, "-c", LIFE, str(store.root)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert died.returncode == 9, died.stderr
+    (tmp_path / "life.py").write_text(LIFE)
+    process = start_forked(tmp_path / "life.py", [str(store.root)], folder=tmp_path)
+    process.join()
+    assert process.exitcode == 9, (tmp_path / "errors.txt").read_text()
     tracker = start(store)
-    assert (tracker.run_id, tracker.reopened) == (died.stdout.strip(), True)
+    assert (tracker.run_id, tracker.reopened) == ((tmp_path / "screen.txt").read_text().strip(), True)
     for epoch in range(6):
         tracker.log_epoch(epoch, {"loss": 1.0 / (epoch + 1)})
     tracker.finish()
