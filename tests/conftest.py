@@ -1,8 +1,8 @@
 """Order of all tests, the end of what they share, and profiles of property tests.
 
 Modules of this folder can be imported by all. Of the profiles `quick` is the default; `make nightly` runs the
-files `test_*_properties.py` with `deep`, as does `pytest --hypothesis-profile deep FILE`; an example that fails
-is printed with the line that repeats it.
+files `test_*_properties.py` with `deep`, as does `pytest --hypothesis-profile deep FILE`; an example that
+fails is printed with the line that repeats it.
 """
 
 import random
