@@ -3,9 +3,11 @@ are the right ones."""
 
 import numpy as np
 import pytest
+import torch
 from scipy import stats
 
 import sbi_models as bf
+from sbi_models.approximators.certificates.ranks import sizes_far_from
 from sbi_models.networks import CouplingFlow, DeepSet
 
 pytestmark = pytest.mark.xdist_group("certificates of sets")  # one process trains what these tests share
@@ -157,3 +159,11 @@ def test_data_with_missing_values_are_certified_by_all_tests():
     for x in (one, none):
         (certificate,) = made.certify({"x": x}, num_replicates=20, seed=1)
         assert 0 < certificate.p_value <= 1
+
+
+def test_a_number_between_those_of_the_training_is_not_far_from_them():
+    """Of sizes 6, 7 and 50, those that differ by one or a tenth are near; 0, 4, 9 and 60 are far."""
+    known = torch.tensor([[6.0], [7.0], [50.0]])
+    observed = torch.tensor([[5.0], [6.0], [8.0], [47.0], [54.0], [0.0], [4.0], [9.0], [60.0]])
+    assert sizes_far_from(known, observed).tolist() == [False] * 5 + [True] * 4
+    assert sizes_far_from(known[:1], observed[:3]).tolist() == [True, False, True]

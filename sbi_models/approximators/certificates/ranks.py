@@ -75,7 +75,7 @@ def alike_by(sizes: Tensor, contexts: Tensor) -> Tensor:
 
 
 def sizes_far_from(known: Tensor, observed: Tensor) -> Tensor:
-    """Whether each number of elements (m, s) differs from all known ones (n, s) by more than a tenth.
+    """Whether each number of elements (m, s) differs from all known ones (n, s) by more than a tenth, and one.
 
     Where all known ones are the same, as without padding and missing values, any other one is far from it.
     """
@@ -83,8 +83,11 @@ def sizes_far_from(known: Tensor, observed: Tensor) -> Tensor:
         return torch.zeros(len(observed), dtype=torch.bool, device=observed.device)
     constant = (known == known[:1]).all(dim=0)
     unheard_of = ((observed != known[:1]) & constant).any(dim=1)
-    own, others = (torch.log1p(part.to(torch.float64)) for part in (observed, unique_sizes(known)))
-    return unheard_of | (torch.cdist(own, others, p=torch.inf).amin(dim=1) > _FAR)
+    others = unique_sizes(known).to(torch.float64)
+    apart = (observed.to(torch.float64)[:, None] - others).abs()
+    ratios = (torch.log1p(observed.to(torch.float64))[:, None] - torch.log1p(others)).abs()
+    near = ((ratios <= _FAR) | (apart <= 1)).all(dim=2).any(dim=1)
+    return unheard_of | ~near
 
 
 def unique_sizes(sizes: Tensor) -> Tensor:
