@@ -40,9 +40,7 @@ def run(
     ] = None,
     fresh: Annotated[
         bool,
-        typer.Option(
-            "--fresh", help="Use nothing again that is finished: simulate, train and diagnose anew."
-        ),
+        typer.Option("--fresh", help="Use no finished work: simulate, train and diagnose anew."),
     ] = False,
     json_output: Json = False,
     quiet: Quiet = False,

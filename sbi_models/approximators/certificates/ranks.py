@@ -75,7 +75,7 @@ def alike_by(sizes: Tensor, contexts: Tensor) -> Tensor:
 
 
 def sizes_far_from(known: Tensor, observed: Tensor) -> Tensor:
-    """Whether each number of elements (m, s) differs from all known ones (n, s) by more than a tenth, and one.
+    """Whether numbers of elements (m, s) differ from all known ones (n, s) by more than a tenth, and by one.
 
     Where all known ones are the same, as without padding and missing values, any other one is far from it.
     """
