@@ -267,14 +267,11 @@ def flattened(value: Array) -> tuple[Array, list[Array]]:
     ((8, 1), [array([0, 3, 8])])
     """
     every = list(leaves(value))
-    levels = []
-    parts: list[Array] = list(value)
-    while parts:
-        levels.append(np.concatenate([[0], np.cumsum([len(part) for part in parts])]))
-        if not any(map(is_ragged, parts)):
-            break
-        parts = [leaf for part in parts for leaf in part]
-    return np.concatenate(every), levels
+    levels, parts = [], list(value)
+    for _ in range(axes_of_any_length(value)):
+        levels.append(np.cumsum([0, *map(len, parts)]))
+        parts = every
+    return np.concatenate(every) if every else np.empty((0, 1)), levels
 
 
 def from_flattened(values: Array, levels: Sequence[Array]) -> Array:
