@@ -152,10 +152,16 @@ class Adapter(WithHistory):
         """Classes 0 ... C - 1 to indicator vectors."""
         return self.then(steps.OneHot(names, num_classes))
 
-    def nan_to_num(self, name: str, *, value: float = 0.0, mask: str | None = None) -> "Adapter":
+    def nan_to_num(
+        self, name: str, *, value: float | list[float] | Literal["mean"] = 0.0, mask: str | None = None
+    ) -> "Adapter":
         """Replace missing values (NaN) by a number.
 
-        `mask` names a new variable that is 1 where there was a value and 0 where not.
+        Args:
+            name: variable with missing values.
+            value: number for all components of the last axis, a list with one for each, or "mean": their
+                means in the first data that the adapter is fitted to, missing values aside.
+            mask: name of a new variable that is 1 where there was a value and 0 where not.
         """
         return self.then(steps.NanToNum(name, value, mask))
 

@@ -178,10 +178,16 @@ def _check_finite(name: str, value: Array, what: str, *, nan_too: bool) -> None:
         return
     rows = np.flatnonzero(~fine)
     listed = ", ".join(map(str, rows[:5])) + (", ..." if len(rows) > 5 else "")
+    cure = (
+        f"if values of a condition may be missing, say so before training: missing={{{name!r}: "
+        f"{name + '_there'!r}}} in a workflow, missing: {{{name}: {name}_there}} in an experiment, with such "
+        "gaps in the simulations."
+        if nan_too
+        else "if values are missing, put NaN in their place."
+    )
     raise DataError(
         f"Expected finite numbers, got {'NaN or inf' if nan_too else 'inf'} in {len(rows)} of {len(value)} "
-        f"rows of variable {name!r} of the {what} (rows {listed}). Drop those rows; if values are missing, "
-        f"fill and mask them: adapter.nan_to_num({name!r}, mask=...)."
+        f"rows of variable {name!r} of the {what} (rows {listed}). Drop those rows; {cure}"
     )
 
 

@@ -62,7 +62,9 @@ def sample_file(
             "hold one variable only."
         )
     (variable,) = approximator.condition_names
-    labels, values = read_observations(observations, variable, approximator.shapes[variable])
+    labels, values = read_observations(
+        observations, variable, approximator.shapes[variable], may_miss=variable in approximator.may_miss
+    )
     draws = approximator.sample(num_samples=num_samples, conditions={variable: values}, seed=seed)
     frame = draws_frame(labels, draws, approximator.info.get("variable_names", {}))
     rows, note = _summarized(frame), NEAR if has_proposal(approximator.info) else None

@@ -1,12 +1,19 @@
 """Early checks of networks, simulator and observations on the first simulation."""
 
-import numpy as np
+import json
 
+import numpy as np
+import torch
+
+from sbi_models.adapters.transforms import transform_to_json
 from sbi_models.approximators import Approximator
-from sbi_models.errors import DataError
+from sbi_models.errors import ConfigurationError, DataError, SbiModelsError
+from sbi_models.pipeline.experiment.adapter_steps import adapter_of
 from sbi_models.pipeline.experiment.question import Question
+from sbi_models.pipeline.experiment.settings import Experiment
 from sbi_models.pipeline.experiment.simulator_study import first_row
 from sbi_models.pipeline.steps.simulate import refuse_not_finite
+from sbi_models.types import Variables
 
 
 def check_data(question: Question, approximator: Approximator) -> None:
@@ -19,12 +26,13 @@ def check_data(question: Question, approximator: Approximator) -> None:
     """
     study = question.study
     row = first_row(study.simulator)
-    names = [*approximator.inference_names, *approximator.condition_names]
+    names = {*approximator.inference_names, *approximator.condition_names} - approximator.may_miss
     if study.simulator.failures.allowed and not all(
         np.isfinite(row[name]).all() for name in names if name in row
     ):
         return  # it may be the one that fails
-    refuse_not_finite(question.experiment.variables, study.simulator, row, 0, 0)
+    refuse_not_finite(question.experiment, study.simulator, row, 0, 0)
+    check_steps(question.experiment, approximator, row)
     approximator.build(row, seed=0)
     try:
         _, observations = study.observations()
@@ -33,3 +41,26 @@ def check_data(question: Question, approximator: Approximator) -> None:
                 member.given(observations)
     except DataError as error:
         raise DataError(f"The real observations cannot be used. {error}") from None
+
+
+def check_steps(experiment: Experiment, approximator: Approximator, row: Variables) -> None:
+    """Take the first simulation, variables (1, ...), raw space, through the adapter.
+
+    Raises:
+        ConfigurationError: if a step of the experiment cannot be made; the message has its number.
+    """
+    steps = adapter_of(experiment.adapter)
+    own = [] if steps is None else steps.to_json()
+    names = [*approximator.inference_names, *approximator.condition_names]
+    batch = {name: torch.as_tensor(np.asarray(row[name], dtype=np.float64)) for name in names if name in row}
+    batch = {name: value[:, None] if value.ndim == 1 else value for name, value in batch.items()}
+    number = 0
+    for transform in next(iter(approximator.members.values())).adapter.transforms if own else ():
+        is_own = number < len(own) and json.dumps(transform_to_json(transform)) == json.dumps(own[number])
+        number += is_own
+        try:
+            batch = transform.fitted(batch).forward(batch)
+        except SbiModelsError as error:
+            if not is_own:
+                raise
+            raise ConfigurationError(f"adapter, step {number} ({transform.kind}): {error}") from None

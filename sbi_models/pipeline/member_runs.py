@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TypeVar
 
-from sbi_models.pipeline.experiment.settings import Member
+from sbi_models.pipeline.experiment.training_settings import Member
 from sbi_models.tracking import Tracker
 
 Values = TypeVar("Values")

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from sbi_models.pipeline.experiment.settings import Member
+from sbi_models.pipeline.experiment.training_settings import Member
 from sbi_models.pipeline.member_runs import RunWithMembers
 from sbi_models.pipeline.outcomes import Decision, FilesOutcome, Outcome, Registered, Simulations, Training
 from sbi_models.tracking import Tracker

@@ -2,13 +2,13 @@
 
 MLflow copies this file into each registered model and runs the copy when the model is loaded ("models from
 code"), so nothing is pickled. It must go on working beside later versions of the package and therefore uses
-only `load_approximator`, `has_draws`, names and `shapes`, `sample`, `log_prob`, `estimate` and `certify`,
-whose certificates have `verdict`, `warnings` and `as_dict`.
+only `load_approximator`, `has_draws`, names, `may_miss`, `shapes`, `sample`, `log_prob`, `estimate` and
+`certify`, whose certificates have `verdict`, `warnings` and `as_dict`.
 """
 
 import operator
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -49,8 +49,8 @@ class PosteriorSampler(PythonModel):  # type: ignore[misc]
         Several variables give a dict of them.
 
         `model_input` is {name: array of shape (num_datasets, ...)} in raw space or, if there is one condition
-        only, its array; numbers are taken in float64. A request may bring 10 000 data sets and 10 000 000
-        numbers. Params:
+        only, its array; numbers are taken in float64. NaN, or null in JSON, is a missing value, if the model
+        was trained with some. A request may bring 10 000 data sets and 10 000 000 numbers. Params:
 
         - `num_samples` (1 to 100 000, default 1000), `seed` (default 0): equal seeds give equal draws. A
           request may ask for 10 000 000 numbers in all, which is num_samples times num_datasets times the
@@ -71,7 +71,7 @@ class PosteriorSampler(PythonModel):  # type: ignore[misc]
         is an INVALID_PARAMETER_VALUE, which a server answers with HTTP 400.
         """
         asked = _options(params or {})
-        conditions = _conditions(model_input, self._approximator.condition_names)
+        conditions = _conditions(model_input, self._approximator.condition_names, self._approximator.may_miss)
         if not self._approximator.has_draws and asked.output != "draws":
             raise _invalid(
                 f"Expected no param output, got {asked.output!r}: this model has point estimates, "
@@ -188,10 +188,10 @@ def _warn(certificates: list[Any]) -> None:
         )
 
 
-def _conditions(model_input: Any, names: tuple[str, ...]) -> dict[str, Any]:
+def _conditions(model_input: Any, names: tuple[str, ...], may_miss: Collection[str]) -> dict[str, Any]:
     """Named float64 arrays of the input, checked for names, numbers, NaN and size.
 
-    The approximator checks shapes.
+    Those that may miss values may hold NaN or None. The approximator checks shapes.
     """
     if not isinstance(model_input, Mapping):
         if len(names) != 1:
@@ -205,7 +205,7 @@ def _conditions(model_input: Any, names: tuple[str, ...]) -> dict[str, Any]:
     _refuse_more(
         _rows(model_input), MAX_ROWS, "data sets"
     )  # before lists become arrays, which takes longer than reading them did
-    conditions = {name: _array(name, model_input[name]) for name in names}
+    conditions = {name: _array(name, model_input[name], may_miss=name in may_miss) for name in names}
     _refuse_more(sum(map(np.size, conditions.values())), MAX_NUMBERS, "numbers")
     return conditions
 
@@ -227,18 +227,35 @@ def _length(value: Any) -> int:
         return 1
 
 
-def _array(name: str, value: Any) -> Any:
+def _array(name: str, value: Any, *, may_miss: bool) -> Any:
     try:
-        array = real_array(value, f"{name!r}").astype(np.float64)
+        array = real_array(_with_nan(value), f"{name!r}").astype(np.float64)
     except DataError as error:
         raise _invalid(f"{error}") from error
-    bad = int(np.size(array) - np.count_nonzero(np.isfinite(array)))
+    fine = ~np.isinf(array) if may_miss else np.isfinite(array)
+    bad = int(np.size(array) - np.count_nonzero(fine))
     if bad:
+        what, cure = (
+            ("infinite", "Put null where values are missing.")
+            if may_miss
+            else ("NaN or infinite", "This model was trained without missing values. Fill or drop them.")
+        )
         raise _invalid(
-            f"Expected finite numbers in {name!r}, got {bad} of {array.size} that are NaN or "
-            "infinite. Fill or drop them."
+            f"Expected finite numbers in {name!r}, got {bad} of {array.size} that are {what}. {cure}"
         )
     return array
+
+
+def _with_nan(value: Any) -> Any:
+    """Nested lists with NaN in the place of None, which JSON's null has become; anything else as it is."""
+    try:
+        array = np.asarray(value) if isinstance(value, list) else None
+    except ValueError:  # ragged lists
+        return value
+    if array is None or array.dtype.kind != "O" or not any(item is None for item in array.flat):
+        return value
+    array[np.array([item is None for item in array.flat]).reshape(array.shape)] = np.nan
+    return array.tolist()
 
 
 def _integer(name: str, value: Any, low: int, high: int) -> int:

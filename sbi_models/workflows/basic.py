@@ -54,6 +54,10 @@ class BasicWorkflow(Workflow):
         summary_mask: name of the variable, raw or made by the adapter, that is 1 where an element of a set or
             series is there and 0 where it is padding or missing, shape (n, length); a dict of them by input
             for a network that takes several inputs.
+        missing: conditions that may hold NaN, with new names for their masks, such as `{"x": "x_there"}`:
+            NaN is filled with the mean of the training data, a summary network gets the mask, and other
+            conditions get it beside them. An element of a set or series counts if all its features are
+            there. Simulations must have gaps like the real data.
         prior: torch distribution of the inferred variable, or a dict of them by variable: the default adapter
             keeps draws inside their support. Torch distributions among the functions of the simulator are
             taken as such anyway, with an adapter of your own for the variables that none of its steps
@@ -101,6 +105,7 @@ class BasicWorkflow(Workflow):
         summary_network: SummaryNetworkLike | None = None,
         adapter: Adapter | None = None,
         summary_mask: str | Mapping[str, str] | None = None,
+        missing: Mapping[str, str] | None = None,
         prior: Distribution | Mapping[str, Distribution] | None = None,
         standardize: Names | None = "inference_variables",
         info: dict[str, Any] | None = None,
@@ -118,12 +123,19 @@ class BasicWorkflow(Workflow):
                 "summary_network": summary_network,
                 "adapter": adapter,
                 "summary_mask": summary_mask,
+                "missing": missing,
                 "info": info,
             }
             self.automatic = Automatic(roles, given)
             inference_network, standardize = AutoregressiveMixture(), "all"
         recipe = Recipe(
-            roles, simulator, adapter=adapter, summary_mask=summary_mask, prior=prior, standardize=standardize
+            roles,
+            simulator,
+            adapter=adapter,
+            summary_mask=summary_mask,
+            missing=missing,
+            prior=prior,
+            standardize=standardize,
         )
         self.priors = recipe.priors
         approximator = recipe.approximator(inference_network, summary_network, info, self._kind)

@@ -14,6 +14,7 @@ from sbi_models.networks import InferenceNetwork, ScoringRuleNetwork, SummaryNet
 from sbi_models.simulators import Simulator, make_simulator
 from sbi_models.torch_defaults import in_double_precision
 from sbi_models.training.settings import TrainingOptions
+from sbi_models.workflows.missing_values import MissingValues
 
 Names = str | Sequence[str]
 
@@ -36,6 +37,7 @@ class BasicOptions(TrainingOptions, total=False):
     summary_network: SummaryNetworkLike | None
     adapter: Adapter | None
     summary_mask: str | Mapping[str, str] | None
+    missing: Mapping[str, str] | None
     prior: Distribution | Mapping[str, Distribution] | None
     standardize: Names | None
     info: dict[str, Any] | None
@@ -54,6 +56,7 @@ class Recipe:
         *,
         adapter: Adapter | None,
         summary_mask: str | Mapping[str, str] | None,
+        missing: Mapping[str, str] | None,
         prior: Distribution | Mapping[str, Distribution] | None,
         standardize: Names | None,
     ) -> None:
@@ -72,9 +75,9 @@ class Recipe:
         if adapter is not None:
             adapter.check()
         self.roles, self.priors = roles, priors
-        self.adapter = None if adapter is None else _bounded(adapter, priors)
+        self.adapter = None if adapter is None else bounded(adapter, priors)
         self.standardize = standardize
-        self.masks = {"summary_variables": summary_mask} if isinstance(summary_mask, str) else summary_mask
+        self.missing = MissingValues(missing, roles, self.adapter, summary_mask)
 
     def approximator(
         self,
@@ -98,13 +101,15 @@ class Recipe:
             kind = (
                 ScoringRuleApproximator if isinstance(network, ScoringRuleNetwork) else ContinuousApproximator
             )
+        own = self.adapter or default_adapter(self.missing.with_masks(joined), self.priors)
+        adapter, masks = self.missing.in_adapter(own, () if summary is None else summary.input_names)
         return kind(
-            adapter=self.adapter or default_adapter(joined, self.priors),
+            adapter=adapter,
             roles=self.roles,
             inference_network=network,
             summary_network=summary,
             standardize=_standardized_roles(self.standardize),
-            masks=self.masks,
+            masks=masks,
             info=info,
         )
 
@@ -165,7 +170,7 @@ def priors_of(
     }
 
 
-def _bounded(adapter: Adapter, priors: dict[str, Distribution]) -> Adapter:
+def bounded(adapter: Adapter, priors: Mapping[str, Distribution]) -> Adapter:
     """Adapter of the user after the bounds of those variables with a prior that it does not change."""
     before = Adapter()
     for name, prior in priors.items():

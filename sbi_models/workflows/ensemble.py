@@ -63,9 +63,9 @@ class EnsembleWorkflow(EnsembleInference):
             flows. Results are the same up to rounding; only side by side are those of a member the same to
             the bit whoever else is in the ensemble. Members with dropout or recurrence, compiled ones, and
             those with a loss that draws its own random numbers cannot be batched.
-        adapter, summary_mask, prior, standardize, info, training: arguments as for `BasicWorkflow`; with
-            `early_stopping`, each member stops by its own losses and goes back to its own best weights, and
-            `save_best_only` keeps the best weights of each.
+        adapter, summary_mask, missing, prior, standardize, info, training: arguments as for `BasicWorkflow`;
+            with `early_stopping`, each member stops by its own losses and goes back to its own best weights,
+            and `save_best_only` keeps the best weights of each.
 
     Raises:
         ConfigurationError: for arguments that are misspelt or do not fit together.
@@ -112,6 +112,7 @@ class EnsembleWorkflow(EnsembleInference):
         batched: bool | None = None,
         adapter: Adapter | None = None,
         summary_mask: str | Mapping[str, str] | None = None,
+        missing: Mapping[str, str] | None = None,
         prior: Distribution | Mapping[str, Distribution] | None = None,
         standardize: Names | None = "inference_variables",
         info: dict[str, Any] | None = None,
@@ -132,7 +133,13 @@ class EnsembleWorkflow(EnsembleInference):
             summary_networks, list(networks), needed=bool(roles["summary_variables"])
         )
         recipe = Recipe(
-            roles, simulator, adapter=adapter, summary_mask=summary_mask, prior=prior, standardize=standardize
+            roles,
+            simulator,
+            adapter=adapter,
+            summary_mask=summary_mask,
+            missing=missing,
+            prior=prior,
+            standardize=standardize,
         )
         members = {name: recipe.approximator(network, summaries[name]) for name, network in networks.items()}
         super().__init__(

@@ -117,6 +117,11 @@ CASES = {
         {"x": normal(3).where(normal(3, seed=1) > 0, torch.nan)},
         None,
     ),
+    "nan_to_num by the mean": Case(
+        A.nan_to_num("x", value="mean", mask="seen"),
+        {"x": normal(3).where(normal(3, seed=1) > 0, torch.nan)},
+        None,
+    ),
     "subsample": Case(
         A.subsample(["x", "m"], size=3),
         {"x": normal(7, 2), "m": normal(7), "z": normal(1)},

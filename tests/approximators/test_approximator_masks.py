@@ -81,10 +81,11 @@ def test_missing_values_are_filled_and_masked_by_the_adapter():
 
 
 def test_without_nan_to_num_missing_values_are_refused():
-    """NaN that nothing fills is refused, with nan_to_num as the cure."""
+    """NaN that nothing fills is refused, with what a workflow and a YAML file can say as the cure."""
     raw = data()
     with pytest.raises(
-        DataError, match=r"NaN or inf .* of variable 'x'.*adapter\.nan_to_num\('x', mask=\.\.\.\)"
+        DataError,
+        match=r"NaN or inf .* of variable 'x'.*missing=\{'x': 'x_there'\} in a workflow, missing: \{x: ",
     ):
         approximator(
             masks={},

@@ -22,6 +22,7 @@ class Shift:
     shapes = {"theta": (2,), "x": (20, 1)}  # noqa: RUF012 - as the real thing has it
     inference_names = ("theta",)
     condition_names = ("x",)
+    may_miss: frozenset[str] = frozenset()
     info: dict[str, object] = {}  # noqa: RUF012
     has_draws = True
 

@@ -72,11 +72,16 @@ def size_groups(sizes: Sizes) -> Iterator[Group]:
 
 
 def sizes_far_from(known: Tensor, observed: Tensor) -> Tensor:
-    """Whether each number of elements (m, s) differs from all known ones (n, s) by more than a tenth."""
+    """Whether each number of elements (m, s) differs from all known ones (n, s) by more than a tenth.
+
+    Where all known ones are the same, as without padding and missing values, any other one is far from it.
+    """
     if not known.shape[1]:
         return torch.zeros(len(observed), dtype=torch.bool, device=observed.device)
+    constant = (known == known[:1]).all(dim=0)
+    unheard_of = ((observed != known[:1]) & constant).any(dim=1)
     own, others = (torch.log1p(part.to(torch.float64)) for part in (observed, unique_sizes(known)))
-    return torch.cdist(own, others, p=torch.inf).amin(dim=1) > _FAR
+    return unheard_of | (torch.cdist(own, others, p=torch.inf).amin(dim=1) > _FAR)
 
 
 def unique_sizes(sizes: Tensor) -> Tensor:

@@ -7,10 +7,14 @@ or wavelengths. They are told apart by their number of columns (long where both 
     long: one row a measurement   data set, position, value        3 columns (2 + the last axis of the
         variable)
     wide: one row a data set      value 1, value 2, ..., value 20  20 columns (all numbers of the variable)
+
+Of a variable that may be missing, an empty cell, NA or NaN (in small or capital letters) is a missing value,
+NaN in the array. A missing measurement has its row in the long layout, too, with an empty value.
 """
 
 import csv
 from collections.abc import Iterator
+from functools import partial
 from itertools import count
 from math import prod
 from pathlib import Path
@@ -24,6 +28,9 @@ from sbi_models.types import Array, FloatArray
 _CERTAIN_ORDER = 8
 """Numbers of which 2 of 40 320 orders rise or fall all along."""
 
+_MISSING = ("", "NA", "NAN")
+"""Cells of missing values, in capital letters."""
+
 _ENOUGH_ROWS = 1000
 """To see that a file has not the columns that are expected."""
 
@@ -32,7 +39,7 @@ _LONGEST_CELL, _LONGEST_LINE = 100, 10_000
 
 
 def read_observations(
-    path: str | Path, variable: str, shape: tuple[int, ...]
+    path: str | Path, variable: str, shape: tuple[int, ...], *, may_miss: bool = False
 ) -> tuple[list[str], FloatArray]:
     """Data sets of one variable from a CSV file.
 
@@ -40,23 +47,26 @@ def read_observations(
         path: the file.
         variable: its name, for messages.
         shape: shape of one data set.
+        may_miss: whether values may be missing, which are NaN then.
 
     Returns:
         A label for each data set and the values, shape (num_datasets, *shape), in the units of the file.
 
     Raises:
         DataError: file missing or empty, a first line that may be a data set or a header, a number of columns
-            that fits neither layout, NaN or text, a data set of another length.
+            that fits neither layout, text, inf, a data set of another length, missing values where none may
+            be, a data set of empty cells alone.
     """
     path = Path(path)
     wide, long = prod(shape), 2 + shape[-1] if len(shape) == 2 else None
-    rows, has_names = _rows(path, {wide, long or wide})
+    rows, has_names = _rows(path, {wide, long or wide}, may_miss=may_miss)
     widths = sorted({len(row) for _, row in rows})
     if widths == [long]:
-        return _long(path, rows, shape)
+        return _long(path, rows, variable, shape, may_miss=may_miss)
     if widths == [wide]:
         rows = rows if has_names else _without_numeric_header(path, rows)
-        values = np.array([_numbers(path, line, row) for line, row in rows]).reshape(-1, *shape)
+        read = partial(_numbers, path, variable=variable, may_miss=may_miss)
+        values = np.array([read(line, row) for line, row in rows]).reshape(-1, *shape)
         return [str(i + 1) for i in range(len(values))], values
     layouts = f"{wide} columns (one row a data set)"
     if long is not None:
@@ -71,10 +81,11 @@ def read_observations(
     raise DataError(f"{path}: expected {layouts} for {variable!r} of shape {shape}, got {got}.{cure}")
 
 
-def _rows(path: Path, widths: set[int]) -> tuple[list[tuple[int, list[str]]], bool]:
+def _rows(path: Path, widths: set[int], *, may_miss: bool) -> tuple[list[tuple[int, list[str]]], bool]:
     """Numbered lines that are not blank, without a header of names; and whether there was one.
 
-    Lines much longer than these numbers of columns need are refused before they are cut up.
+    Lines much longer than these numbers of columns need are refused before they are cut up. A line of empty
+    cells is blank, but refused where it may be a data set of which all is missing.
     """
     longest = max(_LONGEST_LINE, max(widths) * _LONGEST_CELL)
     try:
@@ -87,11 +98,18 @@ def _rows(path: Path, widths: set[int]) -> tuple[list[tuple[int, list[str]]], bo
                     rows.append((line, [cell.strip() for cell in row]))
                     if len(rows) == _ENOUGH_ROWS and widths.isdisjoint(len(cells) for _, cells in rows):
                         break  # the caller says what is wrong
+                elif may_miss and len(row) > 1:
+                    raise DataError(
+                        f"{path}, line {line}: expected a data set, got empty cells alone. Delete the line; "
+                        "or, if all of a data set is missing, write NA into its cells."
+                    )
     except FileNotFoundError:
         raise DataError(f"{path}: no such file. Expected a CSV file of observations.") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: not readable as CSV: {error}") from None
-    has_names = bool(rows) and not any(_is_number(cell) for cell in rows[0][1])
+    has_names = bool(rows) and not any(
+        _is_number(cell) or (may_miss and cell.upper() == "NA") for cell in rows[0][1]
+    )
     rows = rows[1:] if has_names else rows
     if not rows:
         raise DataError(f"{path}: expected a CSV file with at least one data set, got no numbers.")
@@ -121,14 +139,15 @@ def _without_numeric_header(path: Path, rows: list[tuple[int, list[str]]]) -> li
     """
     line, first = rows[0]
     others, n = [row for _, row in rows[1:]], len(first)
-    if not others or not all(
-        _is_number(cell) and np.isfinite(float(cell)) for row in (first, *others) for cell in row
-    ):
+    if not others or not all(map(_is_finite, first)):
         return rows
-    header, data = np.array(first, dtype=float), np.array(others, dtype=float)
+    if not all(_is_finite(cell) or _is_missing(cell) for row in others for cell in row):
+        return rows
+    header, data = np.array(first, dtype=float), np.array([[_number(cell) for cell in row] for row in others])
     counts_up = first == [str(k) for k in range(n)]  # the column numbers that pandas writes
-    whole = bool((header == np.round(header)).all() and (data == np.round(data)).all())
-    steps, same_steps = np.diff(header), bool(np.allclose(np.diff(data), np.diff(header), rtol=1e-6))
+    whole = bool((header == np.round(header)).all() and ((data == np.round(data)) | np.isnan(data)).all())
+    steps, gaps = np.diff(header), np.isnan(np.diff(data))
+    same_steps = bool((np.isclose(np.diff(data), steps, rtol=1e-6) | gaps).all())
     if counts_up:
         is_header, is_data = n > 3 or not whole, False
     elif n < 3 or not _in_order(header[None])[0] or same_steps:
@@ -136,7 +155,7 @@ def _without_numeric_header(path: Path, rows: list[tuple[int, list[str]]]) -> li
     elif np.allclose(steps, steps[0], rtol=1e-6, atol=0):
         is_header, is_data = not whole, False
     else:  # a third of all data of three numbers are in order
-        all_fall = bool((np.diff(np.vstack([header, data]), axis=1) < 0).all())
+        all_fall = bool((steps < 0).all() and ((np.diff(data) < 0) | gaps).all())
         is_header, is_data = n >= _CERTAIN_ORDER and not _in_order(data).any(), n == 3 or all_fall
     if is_header or is_data:
         return rows[1:] if is_header else rows
@@ -149,37 +168,58 @@ def _without_numeric_header(path: Path, rows: list[tuple[int, list[str]]]) -> li
 
 
 def _in_order(rows: FloatArray) -> Array:
-    """Which rows (n, k) rise, or fall, all along."""
+    """Which rows (n, k) rise, or fall, all along, as far as they are there."""
     steps = np.diff(rows, axis=1)
-    return np.asarray((steps > 0).all(axis=1) | (steps < 0).all(axis=1))
+    gaps = np.isnan(steps)
+    return np.asarray(((steps > 0) | gaps).all(axis=1) | ((steps < 0) | gaps).all(axis=1))
 
 
 def _long(
-    path: Path, rows: list[tuple[int, list[str]]], shape: tuple[int, ...]
+    path: Path, rows: list[tuple[int, list[str]]], variable: str, shape: tuple[int, ...], *, may_miss: bool
 ) -> tuple[list[str], FloatArray]:
     datasets: dict[str, list[tuple[float, FloatArray]]] = {}
     for line, row in rows:
-        (position,) = _numbers(path, line, row[1:2])
-        datasets.setdefault(row[0], []).append((position, _numbers(path, line, row[2:])))
+        (position,) = _numbers(path, line, row[1:2], variable="position", may_miss=False)
+        values = _numbers(path, line, row[2:], variable=variable, may_miss=may_miss)
+        datasets.setdefault(row[0], []).append((position, values))
     for label, measurements in datasets.items():
         if len({position for position, _ in measurements}) < len(measurements):
             raise DataError(f"{path}: expected each position once in a data set, got one twice in {label!r}.")
         if len(measurements) != shape[0]:
             raise DataError(
                 f"{path}: expected {shape[0]} rows in each data set, got {len(measurements)} in {label!r}."
+                + (" What is missing has a row, with an empty value." if may_miss else "")
             )
     ordered = [[values for _, values in sorted(m, key=lambda item: item[0])] for m in datasets.values()]
     return list(datasets), np.array(ordered)
 
 
-def _numbers(path: Path, line: int, cells: list[str]) -> FloatArray:
+def _numbers(path: Path, line: int, cells: list[str], *, variable: str, may_miss: bool) -> FloatArray:
     for cell in cells:
-        if not _is_number(cell) or not np.isfinite(float(cell)):
-            raise DataError(
-                f"{path}, line {line}: expected finite numbers, got {cell!r}. Drop the data set or "
-                "fill in the value."
-            )
-    return np.array([float(cell) for cell in cells])
+        if may_miss and _is_missing(cell):
+            continue
+        if not _is_finite(cell):
+            cure = "Drop the data set or fill in the value."
+            if _is_missing(cell) and not may_miss and variable != "position":
+                cure += (
+                    f" If values of {variable!r} may be missing, say so in the experiment, before the "
+                    f"training: missing: {{{variable}: {variable}_there}}, with such gaps in the simulations."
+                )
+            raise DataError(f"{path}, line {line}: expected finite numbers, got {cell!r}. {cure}")
+    return np.array([_number(cell) for cell in cells])
+
+
+def _number(cell: str) -> float:
+    """The number in a cell, NaN for a missing value."""
+    return np.nan if _is_missing(cell) else float(cell)
+
+
+def _is_missing(cell: str) -> bool:
+    return cell.upper() in _MISSING
+
+
+def _is_finite(cell: str) -> bool:
+    return _is_number(cell) and bool(np.isfinite(float(cell)))
 
 
 def _is_number(cell: str) -> bool:

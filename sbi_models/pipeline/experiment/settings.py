@@ -23,6 +23,12 @@ from sbi_models.pipeline.experiment.setting_types import (
     Settings,
     file_name,
 )
+from sbi_models.pipeline.experiment.training_settings import (
+    Ensemble,
+    Member,
+    Network,  # noqa: F401 - published here
+    Train,
+)
 
 
 class Simulate(Settings):
@@ -42,89 +48,6 @@ class Simulate(Settings):
     def of(self, purpose: str) -> int:
         """How many for "training", "validation" or "test"."""
         return int(getattr(self, purpose))
-
-
-class Network(Settings):
-    """A network by registered name, with the arguments that differ from its defaults."""
-
-    name: str
-    """Registered name of a network of the package or of your own."""
-    arguments: dict[str, Any] = Field(default_factory=dict)
-    """Keyword arguments of its class."""
-
-
-class Train(Settings):
-    """The approximator and its training."""
-
-    inference_network: Network = Network(name="flow_matching")
-    """Inference network by name; "auto" chooses network, transforms, epochs, batch size and learning rate by
-    the simulations."""
-    summary_network: Network | None = None
-    """Summary network, needed exactly where there are `summary_variables`."""
-    standardize: str = "all"
-    """Roles whose variables are standardized, or "all"."""
-    epochs: PositiveInt = 20
-    """Passes over the training simulations."""
-    batch_size: PositiveInt = 256
-    """Simulations in one step."""
-    initial_learning_rate: PositiveFloat = 5e-4
-    """Peak of the schedule of the learning rate."""
-    threads: PositiveInt = 1
-    """CPU threads of PyTorch while training."""
-    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
-    """Device to train on; auto is a GPU where there is one."""
-    devices: PositiveInt | Literal["auto"] = 1
-    """Number of devices that share each batch, through Lightning; the result is that of one up to
-    rounding."""
-    strategy: str = "auto"
-    """Strategy of Lightning for several devices: "ddp_spawn" or "ddp_fork" where the pipeline starts the
-    processes."""
-
-
-class Member(Settings):
-    """Networks of one member of an ensemble; its summary network is by default that of `train`."""
-
-    inference_network: Network
-    summary_network: Network | None = None
-
-
-class Ensemble(Settings):
-    """Several approximators and their mixture in place of one, trained as `train` says.
-
-    Either `size` members "0", "1", ... with clones of the networks in `train`, or `members` by name.
-    """
-
-    size: int | None = Field(default=None, ge=2)
-    """Number of members with the networks of `train`."""
-    members: dict[FileName, Member] | None = Field(default=None, min_length=2)
-    """Networks of the members by name."""
-    data_reuse: float = Field(default=1.0, ge=0, le=1)
-    """Share of simulations in common: with 1 all members train on all, with 0 no two share one."""
-    learn_weights: bool = True
-    """Learn the weights of the mixture on the validation simulations; otherwise all members count the
-    same."""
-
-    @model_validator(mode="after")
-    def _either(self) -> Self:
-        if (self.size is None) == (self.members is None):
-            raise ConfigurationError(
-                "Expected either size or members of an ensemble, got "
-                f"{'neither' if self.size is None else 'both'}."
-            )
-        return self
-
-    def by_name(self, train: Train) -> dict[str, Member]:
-        """The networks of every member."""
-        if self.members is None:
-            member = Member(inference_network=train.inference_network, summary_network=train.summary_network)
-            return {str(k): member for k in range(self.size or 0)}
-        return {
-            name: Member(
-                inference_network=member.inference_network,
-                summary_network=member.summary_network or train.summary_network,
-            )
-            for name, member in self.members.items()
-        }
 
 
 class Diagnose(Settings):
@@ -305,6 +228,13 @@ class Experiment(Settings):
     """Variables that go through the summary network."""
     inference_conditions: list[str] = Field(default_factory=list)
     """Variables that go straight to the inference network."""
+    adapter: list[dict[str, Any]] = Field(default_factory=list)
+    """Steps from the variables to those that the networks see, in order: each is the name of a method of
+    `Adapter`, or of a registered transform, with its variables, `- log: [sigma]`, or all of its arguments,
+    `- constrain: {names: sigma, lower: 0}`."""
+    missing: dict[str, str] = Field(default_factory=dict)
+    """Conditions that may hold NaN, each with a new name for its mask, such as `{x: x_there}`: simulations
+    must have gaps, too. A summary network gets the mask, `inference_conditions` get it beside them."""
     sequential: Sequential | None = Field(default=None, validation_alias=AliasChoices("sequential", "narrow"))
     """Rounds of simulation near the one real observation come first; `narrow` is its earlier
     name."""
@@ -338,6 +268,21 @@ class Experiment(Settings):
     @classmethod
     def _engine_by_name(cls, value: object) -> object:
         return {"kind": value} if isinstance(value, str) else value
+
+    @field_validator("adapter", mode="before")
+    @classmethod
+    def _one_name_a_step(cls, value: object) -> object:
+        if not isinstance(value, list):
+            raise ConfigurationError(
+                "Expected a list of steps, such as [{log: [sigma]}]. Begin each with a dash"
+            )
+        for number, step in enumerate(value, start=1):
+            if not (isinstance(step, dict) and len(step) == 1 and isinstance(next(iter(step)), str)):
+                raise ConfigurationError(
+                    f"step {number}: expected one name with its variables or arguments, got {step!r:.80}. "
+                    "Write for instance - log: [sigma]"
+                )
+        return value
 
     @model_validator(mode="after")
     def _one_question(self) -> Self:
@@ -390,6 +335,13 @@ class Experiment(Settings):
     def variables(self) -> list[str]:
         """The variables of the simulator that the networks see."""
         return [*self.inference_variables, *self.summary_variables, *self.inference_conditions]
+
+    @property
+    def may_miss(self) -> frozenset[str]:
+        """The variables that may hold NaN: those under `missing`, and those that `nan_to_num` fills."""
+        filled = [step["nan_to_num"] for step in self.adapter if "nan_to_num" in step]
+        names = [step.get("name") if isinstance(step, dict) else step for step in filled]
+        return frozenset([*self.missing, *(name for name in names if isinstance(name, str))])
 
     @property
     def members(self) -> dict[str, Member]:

@@ -73,7 +73,12 @@ class PlainStudy:
                     f"{path}: a CSV file holds one variable, got {', '.join(names)} to condition "
                     "on. Use .npz or .safetensors."
                 )
-            labels, values = read_observations(path, names[0], self._row[names[0]].shape[1:])
+            labels, values = read_observations(
+                path,
+                names[0],
+                self._row[names[0]].shape[1:],
+                may_miss=names[0] in self._experiment.may_miss,
+            )
             return labels, {names[0]: values}
         if not path.is_file():
             raise DataError(f"{path}: no such file. Expected real observations.")

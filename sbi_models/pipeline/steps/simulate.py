@@ -3,7 +3,6 @@
 Shards that are missing on disk are computed on the engine of the experiment, all others are used as they are.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import combinations
 from time import monotonic, perf_counter
@@ -18,6 +17,7 @@ from sbi_models.errors import DataError, SimulationError
 from sbi_models.pipeline.cache import content_key, simulator_fingerprint
 from sbi_models.pipeline.engines import ATTEMPTS, spread
 from sbi_models.pipeline.experiment.question import Question
+from sbi_models.pipeline.experiment.settings import Experiment
 from sbi_models.pipeline.folders import forget, work_folder
 from sbi_models.pipeline.outcomes import Simulations
 from sbi_models.pipeline.steps.task import done, step
@@ -78,7 +78,7 @@ def simulate_shard(question: Question, shard: Shard) -> None:
     """Simulate the rows of a shard, and write its file."""
     store, simulator = shard.store, question.study.simulator
     rows = simulator.rows(shard.start, shard.stop, seed=store.seed, progress=False)
-    refuse_not_finite(question.experiment.variables, simulator, rows, shard.start, store.seed)
+    refuse_not_finite(question.experiment, simulator, rows, shard.start, store.seed)
     SimulationStore.write(store.folder, shard.start, shard.stop, rows, **store.origin)
 
 
@@ -237,7 +237,8 @@ def refuse_stale(question: Question) -> None:
         for start in map(int, order * size):
             stop = min(start + size, store.num_simulations)
             stored = store.rows(start, stop)
-            if all(np.isfinite(value).all() for value in stored.values()):  # what failed for good is NaN
+            sure = [value for name, value in stored.items() if name not in question.experiment.may_miss]
+            if all(np.isfinite(value).all() for value in sure):  # what failed for good is NaN
                 now = simulator.rows(start, stop, seed=origin.seed, progress=False)
                 _compare(stored, now, origin.folder, start)
             if monotonic() > until:
@@ -247,11 +248,11 @@ def refuse_stale(question: Question) -> None:
 def _compare(stored: Variables, now: Variables, folder: str, row: int) -> None:
     for name, value in stored.items():
         new = now.get(name)
-        scale = float(np.abs(value.astype(np.float64)).max(initial=0.0))
+        scale = float(np.abs(np.nan_to_num(value.astype(np.float64))).max(initial=0.0))
         if (
             new is None
             or new.shape != value.shape
-            or not np.allclose(new, value, rtol=1e-5, atol=1e-8 * scale)
+            or not np.allclose(new, value, rtol=1e-5, atol=1e-8 * scale, equal_nan=True)
         ):
             raise DataError(
                 f"Expected the simulations in {folder} to be those that the simulator gives now, got "
@@ -262,29 +263,39 @@ def _compare(stored: Variables, now: Variables, folder: str, row: int) -> None:
 
 
 def refuse_not_finite(
-    names: Iterable[str], simulator: Simulator, rows: Variables, start: int, seed: int
+    experiment: Experiment, simulator: Simulator, rows: Variables, start: int, seed: int
 ) -> None:
-    """Raise SimulationError if rows of the table of a seed have NaN or inf, which no training takes.
+    """Raise SimulationError if rows of the table of a seed have inf, or NaN in what may not be missing.
 
     Args:
-        names: names of the variables that matter.
+        experiment: settings, which name the variables that matter, and those that may be missing.
         simulator: simulator that made the rows.
         rows: variables (n, ...), raw space.
         start: number of the first row in the table.
         seed: seed of the table.
     """
-    for name in (name for name in names if name in rows):
-        bad = np.flatnonzero(~np.isfinite(rows[name]).reshape(len(rows[name]), -1).all(axis=1))
+    for name in (name for name in experiment.variables if name in rows):
+        may_miss = name in experiment.may_miss
+        fine = ~np.isinf(rows[name]) if may_miss else np.isfinite(rows[name])
+        bad = np.flatnonzero(~fine.reshape(len(rows[name]), -1).all(axis=1))
         if bad.size:
             row, total = start + int(bad[0]), len(rows[name])
             failed = ", which failed for good" if row in simulator.last_report.failed else ""
             raise SimulationError(
-                f"Expected finite numbers in {name!r} of each simulation, got NaN or inf in {bad.size} of "
+                f"Expected finite numbers in {name!r} of each simulation, got "
+                f"{'inf' if may_miss else 'NaN or inf'} in {bad.size} of "
                 f"{total}, such as row {row} of seed {seed}{failed}. See it again with "
                 f"simulator.rows({row}, {row + 1}, seed={seed}). Mend the simulator, or have such "
                 "simulations drawn again: make_simulator(..., failures=FailurePolicy(retries=3, "
-                "non_finite=True))."
+                f"non_finite=True)).{_if_missing(experiment, name)}"
             )
+
+
+def _if_missing(experiment: Experiment, name: str) -> str:
+    """The cure for a condition that may be missing, and is not said to be."""
+    if name in experiment.may_miss or name in experiment.inference_variables:
+        return ""
+    return f" If NaN stands for values that may be missing, say so: missing: {{{name}: {name}_there}}."
 
 
 def _refuse_shared(simulations: Simulations) -> None:

@@ -12,13 +12,16 @@ from prefect import task
 from sbi_models import seeding
 from sbi_models.errors import ConfigurationError, DataError, TrainingError
 from sbi_models.networks import InferenceNetwork, SummaryNetwork, network_named
-from sbi_models.pipeline.cache import content_key
+from sbi_models.pipeline.cache import content_key, source_fingerprint
 from sbi_models.pipeline.engines import ATTEMPTS, spread
+from sbi_models.pipeline.experiment.adapter_steps import adapter_of, own_classes
 from sbi_models.pipeline.experiment.known_prior import prior_of
 from sbi_models.pipeline.experiment.question import Question
-from sbi_models.pipeline.experiment.settings import Experiment, Network
+from sbi_models.pipeline.experiment.settings import Experiment
+from sbi_models.pipeline.experiment.training_settings import Network
 from sbi_models.pipeline.folders import forget, project_root, work_folder, work_for
 from sbi_models.pipeline.member_runs import RunWithMembers
+from sbi_models.pipeline.missing_values import refuse_without_gaps
 from sbi_models.pipeline.model_info import PROPOSAL
 from sbi_models.pipeline.outcomes import Simulations, TrainedMember, Training, file_sha256
 from sbi_models.pipeline.steps.task import Step, done, step
@@ -26,6 +29,7 @@ from sbi_models.tracking import Tracker, file_lock, open_store
 from sbi_models.types import Variables
 from sbi_models.workflows import BasicWorkflow, CompositionalWorkflow, EnsembleWorkflow
 from sbi_models.workflows.basic import AUTO
+from sbi_models.workflows.construction import bounded
 
 OnEpochEnd = Callable[[int, dict[str, float]], None]
 
@@ -38,7 +42,9 @@ def train_key(question: Question, content_hash: Mapping[str, str]) -> str:
     experiment = question.experiment
     roles = [experiment.inference_variables, experiment.summary_variables, experiment.inference_conditions]
     simulations = [content_hash["training"], content_hash["validation"]]
-    parts = (simulations, roles, question.study.parameter_names, experiment.seed)
+    own_steps = source_fingerprint(*own_classes(adapter_of(experiment.adapter)))
+    inputs = [experiment.adapter, experiment.missing, own_steps]
+    parts = (simulations, roles, inputs, question.study.parameter_names, experiment.seed)
     if experiment.ensemble is None:
         return content_key(
             "train", __name__, *parts, experiment.train.model_dump(), experiment.compose is not None
@@ -93,7 +99,13 @@ def training_step(experiment: Experiment) -> Step[Any, Training]:
 def training_of(
     question: Question, simulations: Simulations, run_id: str, *, fresh: bool = False
 ) -> tuple[Training, bool]:
-    """The trained approximator of a question, and whether it was finished in an earlier run."""
+    """The trained approximator of a question, and whether it was finished in an earlier run.
+
+    Raises:
+        DataError: if a variable may be missing, and no training simulation has a gap.
+    """
+    if question.experiment.may_miss:
+        refuse_without_gaps(question.experiment, simulations.store("training"))
     if fresh:
         forget(train_key(question, simulations.content_hash))
     started = perf_counter()
@@ -180,12 +192,8 @@ def workflow_of(question: Question, key: str = "untrained") -> BasicWorkflow | E
         "inference_variables": experiment.inference_variables,
         "summary_variables": experiment.summary_variables or None,
         "inference_conditions": experiment.inference_conditions or None,
-        "prior": {
-            name: prior
-            for name, prior in study.simulator.priors.items()
-            if name in experiment.inference_variables
-        }
-        or None,
+        **_transforms(question),
+        "missing": experiment.missing or None,
         "standardize": settings.standardize,
         "initial_learning_rate": settings.initial_learning_rate,
         "threads": settings.threads,
@@ -228,6 +236,16 @@ def workflow_of(question: Question, key: str = "untrained") -> BasicWorkflow | E
                 "Set learn_weights=False."
             )
     return workflow
+
+
+def _transforms(question: Question) -> dict[str, Any]:
+    """The adapter of an experiment with the supports of priors, or these alone for the default adapter."""
+    experiment, known = question.experiment, question.study.simulator.priors
+    priors = {name: prior for name, prior in known.items() if name in experiment.inference_variables}
+    adapter = adapter_of(experiment.adapter)
+    if adapter is None:
+        return {"prior": priors or None}
+    return {"adapter": bounded(adapter, priors)}
 
 
 def _proposal(question: Question) -> dict[str, Any]:

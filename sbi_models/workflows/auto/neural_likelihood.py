@@ -139,6 +139,7 @@ def estimate_likelihood(
             None,
             adapter=adapter if adapter.transforms else None,
             summary_mask=None,
+            missing=None,
             prior=None,
             standardize="all",
         )

@@ -43,6 +43,7 @@ class AutomaticOptions(TypedDict):
     summary_network: SummaryNetworkLike | None
     adapter: Adapter | None
     summary_mask: str | Mapping[str, str] | None
+    missing: Mapping[str, str] | None
     info: dict[str, Any] | None
 
 
@@ -51,7 +52,7 @@ class Automatic:
 
     Args:
         roles: raw names by role.
-        given: arguments of the user: summary network, mask, adapter and info.
+        given: arguments of the user: summary network, mask, missing values, adapter and info.
 
     Attributes:
         choices: choices of the last training, name to text or number, as they are logged.
@@ -104,6 +105,7 @@ class Automatic:
             has_summary=bool(self.roles["summary_variables"]),
             has_adapter=self.given["adapter"] is not None,
             has_augmentations=augmentations is not None,
+            has_missing=bool(self.given["missing"]),
         )
         if reason is None:
             assert prior is not None
@@ -178,7 +180,9 @@ class Automatic:
             )
         names = [name for name in plain if name not in workflow.priors]
         bounds = {name: parameter_bounds(np.concatenate([part[name] for part in draws])) for name in names}
-        shaped = [name for name in observed if data[name].ndim == 2]
+        shaped = [
+            name for name in observed if data[name].ndim == 2 and name not in (self.given["missing"] or {})
+        ]
         return bounds, data_scales(
             shaped, data, np.concatenate([data[name] for name in plain], axis=1)
         ) if shaped else {}
@@ -205,6 +209,7 @@ class Automatic:
             None,
             adapter=adapter if adapter.transforms else None,
             summary_mask=self.given["summary_mask"],
+            missing=self.given["missing"],
             prior=None,
             standardize="all",
         )
@@ -271,6 +276,7 @@ def _why_not_learned(
     has_summary: bool,
     has_adapter: bool,
     has_augmentations: bool,
+    has_missing: bool,
 ) -> str | None:
     """Reason for learning no likelihood; None if one is learned."""
     if has_summary:
@@ -281,7 +287,7 @@ def _why_not_learned(
         return "there are augmentations"
     if has_adapter:
         return "there is an adapter of the user"
-    if any(value.ndim != 2 for value in data.values()):
-        return "variables are not of shape (n, d)"
+    if has_missing or any(value.ndim != 2 for value in data.values()):
+        return "values may be missing" if has_missing else "variables are not of shape (n, d)"
     width = sum(data[name].shape[1] for name in observed)
     return None if width <= _WIDEST else f"one simulation is {width} numbers, more than {_WIDEST}"
