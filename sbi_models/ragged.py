@@ -60,7 +60,7 @@ def real_or_ragged(value: Any, what: str, *, copy: bool = False) -> Array:
 
 
 def _real_or_ragged(value: Any, what: str, copy: bool, levels: int) -> Array:
-    if not levels or not _differs(value):
+    if not levels or not differs_in_length(value):
         return real_array(value, what, copy=copy)
     parts = [
         _real_or_ragged(part, f"data set {row} of {what}", copy, levels - 1) for row, part in enumerate(value)
@@ -68,7 +68,7 @@ def _real_or_ragged(value: Any, what: str, copy: bool, levels: int) -> Array:
     return _alike(parts, what)
 
 
-def _differs(value: Any) -> bool:
+def differs_in_length(value: Any) -> bool:
     """Whether a value holds parts of different lengths, which NumPy makes no array of."""
     if is_ragged(value):
         return value.ndim == 1 and all(isinstance(part, np.ndarray | list | tuple) for part in value)
@@ -234,6 +234,19 @@ def padded(value: Array, axes: int = 1) -> tuple[Array, Array]:
     for row, part in enumerate(value):
         _fill(array[row], mask[row], part, filler)
     return array, mask
+
+
+def with_nan(value: Array) -> Array:
+    """A variable (n, length, ...) as float64, with NaN in place of elements that a data set has not.
+
+    >>> with_nan(as_ragged([np.ones((2, 1)), np.ones((1, 1))]))[..., 0]
+    array([[ 1.,  1.],
+           [ 1., nan]])
+    """
+    if not is_ragged(value):
+        return value.astype(np.float64)
+    array, mask = padded(value, axes_of_any_length(value))
+    return np.where(mask.reshape(mask.shape + (1,) * (array.ndim - mask.ndim)), array, np.nan)
 
 
 def _padded_groups(value: Array, filler: Array, kind: Any) -> tuple[Array, Array]:

@@ -1,7 +1,7 @@
 """Base classes of approximators: what one posterior and an ensemble of posteriors have in common."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -111,9 +111,9 @@ class Approximator(nn.Module, ABC):
         """Raw names of the conditions that may hold NaN, since the adapter fills it."""
 
     @property
-    @abstractmethod
     def padded_inputs(self) -> dict[str, str]:
         """Prepared variables of any length, (n, length, ...), to those of their masks, (n, length)."""
+        return next(iter(self.members.values())).padded_inputs
 
     @property
     @abstractmethod
@@ -229,12 +229,16 @@ class Approximator(nn.Module, ABC):
         first = next(iter(self.members.values()))
         return sizes_of(first, first.prepare_conditions(conditions))[1].cpu()
 
-    def learn_certificate(self, known: Variables, held_out: Variables | None, *, seed: int) -> None:
+    def learn_certificate(
+        self, known: Variables, held_out: Variables | None, *, seed: int, contexts: Collection[str] = ()
+    ) -> None:
         """Learn what certificates need from simulations, raw variables (n, ...), at the end of a training.
+
+        `contexts` are the names of direct conditions that are given and not observed, such as a design.
 
         See `certificates.calibration.calibrate_certificates`.
         """
-        calibrate_certificates(self, known, held_out, seed)
+        calibrate_certificates(self, known, held_out, seed, contexts)
 
     @contextmanager
     def without_certificate(self) -> Iterator[None]:

@@ -10,6 +10,7 @@ from sbi_models.arguments import positive_int
 from sbi_models.errors import ConfigurationError, DataError, suggest
 from sbi_models.networks import DiffusionModel
 from sbi_models.numeric_input import real_array
+from sbi_models.ragged import as_float64, differs_in_length, joined, real_or_ragged
 from sbi_models.types import Array, Variables, VariablesLike
 
 Simulate = Callable[[Variables, int], tuple[Variables, Array]]
@@ -49,40 +50,52 @@ class CompositionOptions(TypedDict, total=False):
 
 
 def composed_conditions(
-    conditions: VariablesLike, shapes: Mapping[str, tuple[int, ...]]
-) -> tuple[Variables, int, int]:
-    """Raw conditions with one leading axis, and the numbers of data sets and of items of each.
+    conditions: VariablesLike, shapes: Mapping[str, tuple[int, ...]], any_length: Mapping[str, int]
+) -> tuple[Variables, list[int]]:
+    """Raw conditions of all items with one leading axis, and the number of items of each data set.
 
     They are in order of the data sets.
+
+    Args:
+        conditions: name to arrays (num_datasets, n_compositional, ...), or to lists of data sets with other
+            numbers of items each.
+        shapes: name to the shape of one item.
+        any_length: number of axes of an item that may have any length, by name.
     """
     if not isinstance(conditions, Mapping):
         raise DataError(f"Expected conditions as a dict of names to arrays, got {type(conditions).__name__}.")
-    flat, leading = {}, {}
+    flat, numbers = {}, {}
     for name, shape in shapes.items():
         if name not in conditions:
             raise DataError(
                 f"Expected {name!r} among the conditions, got "
                 f"{', '.join(map(repr, conditions))}. {suggest(name, conditions)}"
             )
-        try:
-            value = real_array(conditions[name], f"variable {name!r} of the conditions").astype(np.float64)
-        except DataError as error:
-            raise DataError(
-                f"{error} Compose data sets of other numbers of items in calls of their own."
-            ) from None
-        value = value[..., None] if shape == (1,) and value.ndim == 2 else value
-        if value.ndim != 2 + len(shape) or 0 in value.shape[:2]:
+        value, what = conditions[name], f"variable {name!r} of the conditions"
+        if differs_in_length(value):
+            parts = [
+                as_float64(real_or_ragged(part, f"{what}, data set {n}")) for n, part in enumerate(value)
+            ]
+            axes = {1 + len(shape), *((1,) if name in any_length else ())}
+        else:
+            array = real_array(value, what).astype(np.float64)
+            array = array[..., None] if shape == (1,) and array.ndim == 2 else array
+            parts = list(array) if array.ndim else []
+            axes = {1 + len(shape)}
+        if not parts or any(part.ndim not in axes or not len(part) for part in parts):
             wanted = ", ".join(map(str, ("num_datasets", "n_compositional", *shape)))
+            got = "a list of other data sets" if differs_in_length(value) else np.shape(value)
             raise DataError(
                 f"Expected {name!r} of shape ({wanted}), with the items of each data set along the "
-                f"second axis, got {value.shape}. For one data set: {name}[None]."
+                f"second axis, got {got}. For one data set: {name}[None]."
             )
-        leading[name] = value.shape[:2]
-        flat[name] = value.reshape(-1, *value.shape[2:])
-    if len(set(leading.values())) > 1:
-        listed = ", ".join(f"{shape} of {name!r}" for name, shape in leading.items())
+        numbers[name] = [len(part) for part in parts]
+        flat[name] = joined(parts)
+    first = next(iter(numbers.values()))
+    if any(number != first for number in numbers.values()):
+        listed = ", ".join(f"{(len(n), *sorted(set(n)))} of {name!r}" for name, n in numbers.items())
         raise DataError(f"Expected the same numbers of data sets and items in every condition, got {listed}.")
-    return flat, *next(iter(leading.values()))
+    return flat, first
 
 
 def noise_level(noise: float | None, default: float) -> float:

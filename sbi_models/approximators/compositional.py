@@ -163,33 +163,32 @@ class CompositionalApproximator(ContinuousApproximator):
         method, split = options.get("method", "calibrated"), options.get("split", False)
         self._check_built()
         compose = METHODS.named(method)
-        flat, num_datasets, num_items = composed_conditions(
-            conditions, {name: self.shapes[name] for name in self.condition_names}
-        )
+        shapes = {name: self.shapes[name] for name in self.condition_names}
+        flat, numbers = composed_conditions(conditions, shapes, self.any_length)
+        num_datasets, most = len(numbers), max(numbers)
         noise = noise_level(options.get("noise"), self._default_noise)
         learned = self._learned_mean if self.shared_bias.is_known and noise == self._default_noise else None
         plan = Plan(
             noise,
-            num_calibration_simulations(options.get("calibration_simulations"), num_items),
+            num_calibration_simulations(options.get("calibration_simulations"), most),
             seed,
             learned,
             is_underfitted(float(self.shared_bias.unused)),
         )
-        prior = self._prior(options.get("compute_prior_score"), num_items)
+        prior = self._prior(options.get("compute_prior_score"), most)
         was_training = self.training
         self.eval()
         given = self.given(flat)
         parts, reports = [], []
-        calibrates = (
-            simulate is not None and bool(plan.simulations) and num_items > 1 and method in SIMULATING
-        )
+        calibrates = simulate is not None and bool(plan.simulations) and most > 1 and method in SIMULATING
         steps = plan.simulations if calibrates else 1
-        show = None if num_datasets * (num_items + steps) > _WORK_BEFORE_PROGRESS else False
+        show = None if num_datasets * (most + steps) > _WORK_BEFORE_PROGRESS else False
         with progress_bar("compose", num_datasets * steps, show=show) as advance:
-            for row, item_conditions in enumerate(given.reshape(num_datasets, num_items, -1)):
-                plan = replace(plan, seed=seeding.derive(seed, "composition", row))
+            for row, item_conditions in enumerate(torch.split(given, numbers)):
+                asked = num_calibration_simulations(options.get("calibration_simulations"), numbers[row])
+                plan = replace(plan, seed=seeding.derive(seed, "composition", row), simulations=asked)
                 fresh = None
-                if prior is None:
+                if prior is None or numbers[row] == 1:
                     draws, report = self._alone(item_conditions, num_samples, plan.seed)
                 else:
                     items = DiffusionItems(self.inference_network, item_conditions, seed=plan.seed)

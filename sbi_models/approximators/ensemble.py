@@ -139,13 +139,7 @@ class EnsembleApproximator(Approximator):
 
     @property
     def any_length(self) -> dict[str, int]:  # type: ignore[override]
-        """Raw conditions of any length, those of every member."""
         return self._first.any_length
-
-    @property
-    def padded_inputs(self) -> dict[str, str]:
-        """Prepared variables of any length to their masks, those of every member."""
-        return self._first.padded_inputs
 
     @property
     def has_draws(self) -> bool:

@@ -5,7 +5,7 @@ from sbi_models.datasets.disk import DiskBatches, PerFile, SimulationFiles
 from sbi_models.datasets.duplicates import num_shared
 from sbi_models.datasets.files import LoadFunction, read_file
 from sbi_models.datasets.flat_arrays import from_arrays, to_arrays
-from sbi_models.datasets.offline import Batches
+from sbi_models.datasets.offline import Batches, raw_tensors
 from sbi_models.datasets.online import OnlineBatches
 from sbi_models.datasets.prepared import PreparedBatches
 from sbi_models.datasets.sharing import RingBatches, Sharing
@@ -26,6 +26,7 @@ __all__ = [
     "SimulationStore",
     "from_arrays",
     "num_shared",
+    "raw_tensors",
     "read_file",
     "to_arrays",
 ]

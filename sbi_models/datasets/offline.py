@@ -14,7 +14,7 @@ from torch import Tensor
 from sbi_models import seeding
 from sbi_models.datasets.sharing import digest_of
 from sbi_models.padding import cut_to, grouped, row_lengths
-from sbi_models.ragged import content
+from sbi_models.ragged import content, is_ragged, real_or_ragged
 from sbi_models.types import Array
 
 
@@ -127,3 +127,13 @@ class Batches:
 def _taken(value: Any, rows: Tensor | slice) -> Any:
     """Rows of a tensor, or of an array of data sets of different lengths."""
     return value[rows.numpy() if isinstance(value, np.ndarray) and isinstance(rows, Tensor) else rows]
+
+
+def raw_tensors(data: Mapping[str, Any], num_rows: int) -> dict[str, Any]:
+    """Variables with so many rows as tensors, or as arrays of data sets of different lengths, copied."""
+    raw: dict[str, Any] = {}
+    for name, value in data.items():
+        if isinstance(value, np.ndarray | Tensor | list | tuple) and len(value) == num_rows:
+            array = real_or_ragged(value, f"variable {name!r} of the training data", copy=True)
+            raw[name] = array if is_ragged(array) else torch.as_tensor(array)
+    return raw

@@ -10,6 +10,7 @@ import numpy as np
 from sbi_models.arguments import known_arguments
 from sbi_models.diagnostics.metrics.checks import Floats, as_floats
 from sbi_models.errors import ConfigurationError, DataError
+from sbi_models.ragged import is_ragged, real_or_ragged, with_nan
 
 DATA_SET = "data_set"
 _BY_DRAW = ("posterior", "posterior_predictive", "sample_stats", "prior", "prior_predictive")
@@ -129,7 +130,7 @@ def _leading(group: str, values: Mapping[str, Any], axes: int) -> dict[str, Floa
     """Variables of a group as floats with at least `num_axes` axes."""
     if not isinstance(values, Mapping):
         raise DataError(f"Expected {group} as a dict of names to arrays, got {type(values).__name__}.")
-    found = {str(name): as_floats(f"{group} of {name!r}", value) for name, value in values.items()}
+    found = {str(name): _padded(f"{group} of {name!r}", value, axes) for name, value in values.items()}
     for name, value in found.items():
         if value.ndim < axes:
             leading = "(num_datasets, num_samples, ...)" if axes == 2 else "(n, ...)"
@@ -137,6 +138,14 @@ def _leading(group: str, values: Mapping[str, Any], axes: int) -> dict[str, Floa
                 f"Expected {group} of {name!r} of shape {leading}, got {value.shape}. Add the missing axis."
             )
     return found
+
+
+def _padded(what: str, value: Any, axes: int) -> Floats:
+    """A variable as floats, data sets of other lengths with NaN after their last element."""
+    if is_ragged(value) and value.ndim == axes:
+        rows = with_nan(real_or_ragged(value.reshape(-1), what))
+        return rows.reshape(*value.shape, *rows.shape[1:])
+    return as_floats(what, value)
 
 
 def _arviz() -> ModuleType:

@@ -21,6 +21,7 @@ from sbi_models.diagnostics.verdict import (
 from sbi_models.diagnostics.verdict_tests import VerdictTests
 from sbi_models.diagnostics.verdict_words import constant_sentence, summary
 from sbi_models.errors import DataError
+from sbi_models.ragged import differs_in_length, real_or_ragged, with_nan
 from sbi_models.seeding import check_seed
 
 MIN_DATASETS, MIN_DRAWS = 20, 10
@@ -212,7 +213,10 @@ def _columns(conditions: object, n: int) -> Floats:
         return np.zeros((n, 0))
     by_name = conditions if isinstance(conditions, Mapping) else {"conditions": conditions}
     parts = [np.zeros((n, 0))]
-    for name, values in by_name.items():
+    for name, given in by_name.items():
+        values = given
+        if differs_in_length(given):
+            values = with_nan(real_or_ragged(given, f"conditions {name!r}"))
         array = as_floats(f"conditions {name!r}", values)
         if array.ndim < 1 or len(array) != n:
             raise DataError(

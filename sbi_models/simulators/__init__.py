@@ -3,9 +3,10 @@
 import warnings
 from typing import Any
 
+from sbi_models.simulators.construction import make_simulator
 from sbi_models.simulators.failures import Failure, FailurePolicy, FailureReport
 from sbi_models.simulators.proposal import NormalProposal, SimulatorWithProposal
-from sbi_models.simulators.simulator import Simulator, make_simulator
+from sbi_models.simulators.simulator import Simulator
 
 __all__ = [
     "Failure",

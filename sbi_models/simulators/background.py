@@ -22,7 +22,8 @@ from math import ceil
 from typing import TYPE_CHECKING
 
 from sbi_models.errors import SbiModelsError, SimulationError
-from sbi_models.simulators.table import Block, Table, difference
+from sbi_models.simulators.blocks import Block, difference
+from sbi_models.simulators.table import Table
 
 if TYPE_CHECKING:
     from sbi_models.simulators.worker_pool import Piece, WorkerPool

@@ -6,8 +6,9 @@ from contextlib import closing
 
 from sbi_models.errors import SimulationError
 from sbi_models.progress import Advance
+from sbi_models.simulators.blocks import Block
 from sbi_models.simulators.failures import FailureReport
-from sbi_models.simulators.table import Block, Table, refusal
+from sbi_models.simulators.table import Table, refusal
 from sbi_models.types import Variables
 
 _logger = logging.getLogger(__name__)

@@ -20,8 +20,9 @@ import joblib
 import numpy as np
 
 from sbi_models.errors import ConfigurationError, SbiModelsError, SimulationError
+from sbi_models.simulators.blocks import Block, difference
 from sbi_models.simulators.generators import held_generators
-from sbi_models.simulators.table import Block, Table, difference, not_repeated
+from sbi_models.simulators.table import Table, not_repeated
 from sbi_models.types import Array
 
 WORKER_DIED = (

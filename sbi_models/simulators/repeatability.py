@@ -6,8 +6,9 @@ from typing import Any
 
 from sbi_models.errors import SimulationError, distrust
 from sbi_models.simulators.background import Background
+from sbi_models.simulators.blocks import Block, difference
 from sbi_models.simulators.randomness import global_states
-from sbi_models.simulators.table import Block, Table, difference, not_repeated
+from sbi_models.simulators.table import Table, not_repeated
 
 
 class Repeatability:

@@ -22,6 +22,7 @@ from sbi_models.simulators.arguments import (
     flattened,
 )
 from sbi_models.simulators.background import Background, may_start_one
+from sbi_models.simulators.blocks import Block
 from sbi_models.simulators.calls import NamedCall
 from sbi_models.simulators.collection import Collection, computed_blocks
 from sbi_models.simulators.failures import FailurePolicy, FailureReport
@@ -29,7 +30,7 @@ from sbi_models.simulators.fixed_values import FixedValue
 from sbi_models.simulators.process_settings import settings_kept
 from sbi_models.simulators.randomness import Randomness, fresh_seed_of
 from sbi_models.simulators.repeatability import Repeatability
-from sbi_models.simulators.table import Block, Table
+from sbi_models.simulators.table import Table
 from sbi_models.types import Variables
 
 if TYPE_CHECKING:
@@ -136,7 +137,9 @@ class Simulator:
 
     @property
     def context_names(self) -> tuple[str, ...]:
-        """Names of the outputs of `meta_fn`; it is called once for that."""
+        """Names of the outputs of `meta_fn`, which is called once for that; none without it."""
+        if self.meta is None:
+            return ()
         with self._states_kept():
             return self._table(0, 0, 1).context_names()
 
@@ -363,49 +366,19 @@ class Simulator:
         return self._isolation
 
     @property
+    def _every_call(self) -> tuple[NamedCall, ...]:
+        return self.calls if self.meta is None else (*self.calls, self.meta)
+
+    @property
     def _uses_global_state(self) -> bool:
         """True if a function has no argument that it could draw random numbers from."""
-        calls = self.calls if self.meta is None else (*self.calls, self.meta)
-        return not all(call.takes_rng for call in calls)
+        return not all(call.takes_rng for call in self._every_call)
 
     @contextmanager
     def _states_kept(self) -> Iterator[None]:
         """Context manager that restores held generators, global random states, and process settings."""
-        calls = self.calls if self.meta is None else (*self.calls, self.meta)
         # With `rng` alone it may run in a thread, beside others that change settings.
         alone = self._repeatability.rng_alone
-        randomness = Randomness([call.function for call in calls], with_global_states=not alone)
+        randomness = Randomness([call.function for call in self._every_call], with_global_states=not alone)
         with randomness.kept(), nullcontext() if alone else settings_kept():
             yield
-
-
-@known_arguments
-def make_simulator(
-    functions: Part | Sequence[Part] | Simulator,
-    meta_fn: Function | None = None,
-    *,
-    is_batched: bool = False,
-    block_size: int | None = None,
-    failures: FailurePolicy | None = None,
-) -> Simulator:
-    """Create a simulator from one or several functions; a simulator is returned unchanged.
-
-    Arguments and errors are those of `Simulator`.
-
-    >>> def prior(rng): return {"theta": rng.normal(size=2)}
-    >>> def likelihood(theta, rng): return {"x": rng.normal(theta[0], 1.0, size=(20, 1))}
-    >>> simulator = make_simulator([prior, likelihood])
-    >>> {name: value.shape for name, value in simulator.sample(3, seed=1).items()}
-    {'theta': (3, 2), 'x': (3, 20, 1)}
-    """
-    if isinstance(functions, Simulator):
-        if failures is not None or meta_fn is not None or is_batched or block_size is not None:
-            raise ConfigurationError(
-                "Expected functions together with further arguments, got a simulator. Give them "
-                "where it is made."
-            )
-        return functions
-    sequence = list(functions) if isinstance(functions, Sequence) else [functions]
-    return Simulator(
-        sequence, meta_fn=meta_fn, is_batched=is_batched, block_size=block_size, failures=failures
-    )

@@ -1,7 +1,7 @@
 """Table of simulations between two rows, block by block: everything that a worker needs to compute a row."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -9,7 +9,8 @@ import numpy as np
 
 from sbi_models import seeding
 from sbi_models.errors import ConfigurationError, SimulationError
-from sbi_models.ragged import as_ragged, element_shapes, fine_rows, is_ragged, joined, same_bits
+from sbi_models.ragged import as_ragged, fine_rows, is_ragged, joined, same_bits
+from sbi_models.simulators.blocks import Block, alike, missing, one_row, refuse_loss, shapes_differ
 from sbi_models.simulators.calls import FunctionFailed, NamedCall, like_before, normalized, spelt
 from sbi_models.simulators.failures import Failure, FailurePolicy
 from sbi_models.simulators.fixed_values import FixedValue
@@ -23,30 +24,6 @@ class RowProcesses(Protocol):
     def attempt(self, table: "Table", index: int, attempt: int) -> dict[str, Array]:
         """Outputs of one attempt at a block, as of `Table.attempt`."""
         ...
-
-
-@dataclass
-class Block:
-    """The simulations of one block, after their retries.
-
-    Attributes:
-        outputs: arrays by name, of the shape of one output if unbatched, else with a leading axis of all rows
-            of the block.
-        complete: False if every attempt ended in an exception, so that outputs are missing.
-        failures: rows asked for that failed at least once.
-        exception: exception of the last attempt, if rows failed for good and a function raised it.
-    """
-
-    index: int
-    outputs: dict[str, Array]
-    complete: bool
-    failures: list[Failure] = field(default_factory=list)
-    exception: BaseException | None = None
-
-    @property
-    def num_failed(self) -> int:
-        """Number of rows that failed for good."""
-        return sum(not failure.recovered for failure in self.failures)
 
 
 @dataclass(frozen=True)
@@ -219,8 +196,7 @@ class Table:
 
     def context_names(self) -> tuple[str, ...]:
         """Names of the outputs of `meta_fn`, called for the first block."""
-        if self.meta is None:
-            return ()
+        assert self.meta is not None
         self.randomness.seed(self.seed, "simulation", 0)
         return tuple(self._context(self.meta, {"rng": seeding.generator(self.seed, "simulation", 0)}, 0))
 
@@ -285,12 +261,12 @@ class Table:
             if key not in old:
                 merged[key] = value
                 continue
-            if not _alike(old[key], value):
+            if not alike(old[key], value):
                 raise SimulationError(shapes_differ(key, {old[key].shape[1:], value.shape[1:]}))
             if is_ragged(value) or old[key].shape != value.shape:
                 merged[key] = as_ragged([(value if bad else old[key])[row] for row, bad in enumerate(failed)])
                 continue
-            _refuse_loss(key, [old[key].dtype, value.dtype], [old[key], value])
+            refuse_loss(key, [old[key].dtype, value.dtype], [old[key], value])
             keep = ~failed.reshape(-1, *[1] * (value.ndim - 1))
             merged[key] = np.where(keep, old[key], value)
         return merged
@@ -309,7 +285,7 @@ class Table:
             )
         for key, value in block.outputs.items():
             parts = [value, whole.outputs.get(key, value)]
-            if not _alike(*(part if self.is_batched else _one_row(part) for part in parts)):
+            if not alike(*(part if self.is_batched else one_row(part) for part in parts)):
                 shapes = {part.shape[1:] if self.is_batched else part.shape for part in parts}
                 places = f", in {self.named(whole.index)} and {self.named(block.index)} of seed {self.seed}"
                 raise SimulationError(shapes_differ(key, shapes, places))
@@ -332,9 +308,9 @@ class Table:
         for block in blocks:
             self.refuse_other(block, whole)
         for key, value in whole.outputs.items():
-            parts = [block.outputs[key] if key in block.outputs else _missing(value) for block in blocks]
-            _refuse_loss(key, [part.dtype for part in parts], parts)
-            rows = [part if self.is_batched else _one_row(part) for part in parts]
+            parts = [block.outputs[key] if key in block.outputs else missing(value) for block in blocks]
+            refuse_loss(key, [part.dtype for part in parts], parts)
+            rows = [part if self.is_batched else one_row(part) for part in parts]
             array = joined(rows)[skip : skip + self.stop - self.start]
             table[key] = (
                 array if is_ragged(array) else np.asarray(array[:, None] if array.ndim == 1 else array)
@@ -362,54 +338,6 @@ def refusal(table: Table, block: Block, failed: int) -> str:
     )
 
 
-def shapes_differ(key: str, shapes: set[tuple[int, ...]], places: str = "") -> str:
-    """Error for outputs of several shapes, with their rows."""
-    return (
-        f"Every simulation must return {key!r} of one shape, got "
-        f"{' and '.join(str(s) for s in sorted(shapes)[:2])}{places}. Only the number of elements of sets "
-        "and series, N of (N, d), may differ; pad other outputs, and return a mask beside them."
-    )
-
-
-def _alike(one: Array, other: Array) -> bool:
-    """Whether rows of two blocks may be of one variable: of one shape, or of elements of one shape."""
-    if is_ragged(one) or is_ragged(other):
-        return element_shapes(one) == element_shapes(other)
-    a, b = one.shape[1:], other.shape[1:]
-    are_elements = min(len(a), len(b)) > 1 and a[1:] == b[1:]
-    are_groups = len(a) == len(b) > 2 and a[2:] == b[2:]
-    return a == b or are_elements or are_groups
-
-
-def _one_row(value: Array) -> Array:
-    """The output of one simulation as that of a block of one row."""
-    return as_ragged([value]) if is_ragged(value) else value[None]
-
-
-def _refuse_loss(key: str, dtypes: list[np.dtype[Any]], parts: list[Array]) -> None:
-    """Raise SimulationError if no single type holds all values of a variable of several types."""
-    if len(set(dtypes)) < 2 or any(dtype.hasobject for dtype in dtypes):
-        return
-    common = np.result_type(*dtypes)
-    for part in parts:
-        if (
-            part.dtype.kind in "iu"
-            and common.kind == "f"
-            and not np.array_equal(part.astype(common).astype(part.dtype), part)
-        ):
-            raise SimulationError(
-                f"Every simulation must return {key!r} of one type, got "
-                f"{' and '.join(sorted(map(str, set(dtypes))))}, and integers among them that {common} does "
-                f"not hold. Return one type always, such as np.float64({key})."
-            )
-
-
-def _missing(like: Array) -> Array:
-    if is_ragged(like):
-        return as_ragged([_missing(part) for part in like])
-    return np.full(like.shape, np.nan, dtype=like.dtype if like.dtype.kind == "f" else np.float64)
-
-
 def not_repeated(table: Table, index: int, what: str) -> str:
     """Message for a block that differed when it was computed again; empty if it did not."""
     if not what:
@@ -421,15 +349,3 @@ def not_repeated(table: Table, index: int, what: str) -> str:
         "Draw from its argument rng alone, a numpy.random.Generator, and hand other programs a seed from "
         "it: rng.integers(2**31)."
     )
-
-
-def difference(a: Iterable[Block], b: Iterable[Block]) -> str:
-    """Names of what differs, in any bit, between the same blocks computed twice."""
-    for one, other in zip(a, b, strict=True):
-        if list(one.outputs) != list(other.outputs) or one.failures != other.failures:
-            return f"the outputs or failures of block {one.index}"
-        for key, value in one.outputs.items():
-            like = other.outputs[key]
-            if not same_bits(value, like):
-                return f"values of {key!r}"
-    return ""

@@ -15,8 +15,9 @@ import numpy as np
 from joblib.externals.loky import ProcessPoolExecutor
 
 from sbi_models.errors import SbiModelsError
+from sbi_models.simulators.blocks import Block
 from sbi_models.simulators.pool import computed, cut_short, follow, loaded, pickled_table
-from sbi_models.simulators.table import Block, Table
+from sbi_models.simulators.table import Table
 
 _IDLE_SECONDS = 300
 _FRESH_SECONDS = 150

@@ -5,7 +5,6 @@ from contextlib import closing
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -27,9 +26,10 @@ from sbi_models.datasets import (
     RingBatches,
     SimulationFiles,
     SimulationStore,
+    raw_tensors,
 )
 from sbi_models.errors import ConfigurationError, DataError
-from sbi_models.ragged import content, fine_rows, is_ragged, real_or_ragged
+from sbi_models.ragged import content, fine_rows
 from sbi_models.simulators import Simulator
 from sbi_models.training.checkpoints import PartCheckpoint, checkpoint_of
 from sbi_models.training.environment import on_own_threads
@@ -97,7 +97,7 @@ class FitMixin:
             prepared = self.approximator.prepare(variables, what="training data")
             batches = Batches(prepared, batch_size, order, windows, self.approximator.padded_inputs)
         else:
-            raw = {name: _raw(value, name) for name, value in data.items() if _has_rows(value, n)}
+            raw = raw_tensors(data, n)
             batches = PreparedBatches(
                 Batches(raw, batch_size, order, windows),
                 self.approximator.prepare,
@@ -360,6 +360,7 @@ class FitMixin:
             checkpoint,
             save_best_only=self.settings.save_best_only,
             seed=seeding.derive(self._fit_seed, "certificates"),
+            contexts=() if self.simulator is None else self.simulator.context_names,
         )
         self._best_loss = min(self._best_loss, trained.history.best_loss)
         self._fits += 1
@@ -397,14 +398,3 @@ class FitMixin:
                 "workflow, or data instead."
             )
         return self.simulator
-
-
-def _has_rows(value: Any, number: int) -> bool:
-    """Whether a value of the training data has so many rows."""
-    return isinstance(value, np.ndarray | torch.Tensor | list | tuple) and len(value) == number
-
-
-def _raw(value: Any, name: str) -> Any:
-    """A variable as a tensor, or as an array of data sets of different lengths."""
-    array = real_or_ragged(value, f"variable {name!r} of the training data", copy=True)
-    return array if is_ragged(array) else torch.as_tensor(array)

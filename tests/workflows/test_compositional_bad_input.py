@@ -115,7 +115,7 @@ def test_sampling_before_fitting():
         (GIVEN | {"x": X[..., :1]}, r"Expected 'x' in the conditions of shape \(n, 2\).*got \(6, 1\)"),
         (
             GIVEN | {"x": [X[0].tolist(), X[0, :2].tolist()]},
-            r"numbers of one shape in variable 'x'.*got ragged.*calls of their own",
+            r"the same numbers of data sets and items.*of 'x'.*of 'c'",
         ),
         (
             GIVEN | {"c": np.zeros((2, 4, 1))},

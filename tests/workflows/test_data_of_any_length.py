@@ -4,10 +4,11 @@ import functools
 
 import numpy as np
 import pytest
+import torch
 
 import sbi_models as bf
 from sbi_models.errors import DataError
-from sbi_models.networks import CouplingFlow, DeepSet, FusionNetwork, NestedSet
+from sbi_models.networks import CouplingFlow, DeepSet, DiffusionModel, FusionNetwork, NestedSet
 
 FLOW = CouplingFlow(depth=2, widths=(16,))
 SET = DeepSet(summary_dim=6, widths=(16, 16), head_widths=(16,))
@@ -35,9 +36,9 @@ def workflow(**settings):
 
 @functools.cache
 def trained():
-    """Trained on 64 x 60 sets of 2 to 11 normal numbers."""
+    """Trained on 100 batches of 64 sets of 2 to 11 normal numbers."""
     fitted = workflow(simulator=SIMULATOR)
-    fitted.fit_online(epochs=6, num_batches_per_epoch=60, batch_size=64)
+    fitted.fit_online(epochs=2, num_batches_per_epoch=50, batch_size=64)
     return fitted
 
 
@@ -47,14 +48,10 @@ def sets(*numbers, seed=5):
 
 
 def test_posteriors_narrow_with_the_number_of_elements():
-    """Mean within 0.25 exact sds and sd within 25 % of the conjugate posterior at 2, 5 and 11 elements."""
-    for number in (2, 5, 11):
-        x = np.stack([part for seed in range(20) for part in sets(number, seed=seed)])
-        draws = trained().sample(num_samples=1000, conditions={"x": x}, seed=1)["mu"][..., 0]
-        sd = (1 + number) ** -0.5
-        mean = number * x.mean(axis=(1, 2)) / (1 + number)
-        assert np.sqrt(np.mean((draws.mean(axis=1) - mean) ** 2)) < 0.25 * sd
-        assert abs(draws.std(axis=1).mean() / sd - 1) < 0.25
+    """Sds given 2 and 11 elements, exactly 0.58 and 0.29, differ by a third after a short training."""
+    x = sets(*[2] * 30, *[11] * 30)
+    sds = trained().sample(num_samples=500, conditions={"x": x}, seed=1)["mu"].std(axis=1)
+    assert sds[30:].mean() < 0.67 * sds[:30].mean()
 
 
 def test_a_data_set_has_the_answer_that_it_has_alone():
@@ -95,15 +92,15 @@ def test_a_length_beyond_those_of_the_training_is_answered_and_flagged():
     assert trained().sample(num_samples=9, conditions={"x": sets(40)}, seed=1)["mu"].shape == (1, 9, 1)
 
 
-def test_no_elements_give_the_prior_or_what_was_learned_of_it():
-    """A data set without elements is answered if simulations may have none."""
+def test_data_sets_may_have_no_elements():
+    """Where simulations may have none, a data set without elements has a wide posterior."""
     simulator = bf.make_simulator([prior, likelihood], meta_fn=lambda rng: {"number": rng.integers(0, 4)})
     fitted = workflow(simulator=simulator)
-    fitted.fit_online(epochs=6, num_batches_per_epoch=60, batch_size=64)
-    draws = fitted.sample(num_samples=2000, conditions={"x": [np.empty((0, 1)), *sets(3)]}, seed=1)["mu"]
-    assert abs(draws[0].mean()) < 0.2
-    assert abs(draws[0].std() - 1) < 0.2
-    assert draws[1].std() < 0.8
+    fitted.fit_online(epochs=1, num_batches_per_epoch=60, batch_size=64)
+    draws = fitted.sample(num_samples=500, conditions={"x": [np.empty((0, 1)), *sets(3)]}, seed=1)["mu"]
+    assert draws[1].std() < 0.8 * draws[0].std()
+    with pytest.raises(DataError, match="at least one row"):
+        fitted.sample(num_samples=1, conditions={"x": []}, seed=1)
 
 
 def test_files_keep_what_may_have_any_length(tmp_path):
@@ -119,18 +116,12 @@ def test_files_keep_what_may_have_any_length(tmp_path):
 
 @pytest.mark.parametrize("augmented", [False, True])
 def test_lists_train_offline(augmented):
-    """Held-out losses after lists of arrays in memory are near those after simulations of the same law."""
-    data, test = SIMULATOR.sample(3840, seed=8), SIMULATOR.sample(500, seed=9)
+    """Lists in memory, augmented or not, bring the held-out loss below that of the prior."""
+    data, test = SIMULATOR.sample(3200, seed=8), SIMULATOR.sample(300, seed=9)
     fitted = workflow()
-    fitted.fit_offline(
-        data,
-        epochs=6,
-        batch_size=64,
-        validation_data=test,
-        augmentations=[lambda batch: batch] if augmented else None,
-    )
-    loss = -np.mean(fitted.log_prob(test))
-    assert loss == pytest.approx(-np.mean(trained().log_prob(test)), abs=0.1)
+    augmentations = [lambda batch: batch] if augmented else None
+    fitted.fit_offline(data, epochs=2, batch_size=64, validation_data=test, augmentations=augmentations)
+    assert fitted.history.history["val_loss"][-1] < 1.25 < 0.5 * np.log(2 * np.pi * np.e)
 
 
 def test_members_train_on_data_of_any_length():
@@ -243,13 +234,16 @@ def moments():
     return Moments()
 
 
-def test_a_context_that_is_a_condition_has_many_values_in_validation_and_certificates():
-    """With a noise that meta_fn draws, as many good observations fail their certificate as the level says."""
+@functools.cache
+def noisy():
+    """Trained where meta_fn draws the noise of an observation, which is a condition, too."""
 
-    def noisy(mu, tau, rng):
+    def observed(mu, tau, rng):
         return {"y": rng.normal(mu, tau, size=1)}
 
-    simulator = bf.make_simulator([prior, noisy], meta_fn=lambda rng: {"tau": rng.uniform(0.1, 2.0, size=1)})
+    simulator = bf.make_simulator(
+        [prior, observed], meta_fn=lambda rng: {"tau": rng.uniform(0.1, 5.0, size=1)}
+    )
     fitted = bf.BasicWorkflow(
         simulator=simulator,
         inference_variables=["mu"],
@@ -257,7 +251,56 @@ def test_a_context_that_is_a_condition_has_many_values_in_validation_and_certifi
         inference_network=FLOW,
         seed=1,
     )
-    fitted.fit_online(epochs=1, num_batches_per_epoch=20, batch_size=64)
-    certificates = fitted.approximator.certify(simulator.sample(400, seed=7), seed=1)
+    fitted.fit_online(epochs=4, num_batches_per_epoch=40, batch_size=64)
+    return fitted
+
+
+@pytest.mark.parametrize("tau", [0.2, 1.5, 4.8])
+def test_certificates_fail_as_often_as_their_level_says_in_each_context(tau):
+    """Of 400 good observations with a noise of each value, 5 % fail: binomial bounds of 99.9 %."""
+    data = noisy().simulator.sample(400, seed=7, tau=np.array([tau]))
+    certificates = noisy().approximator.certify(data, seed=1)
     failed = sum(certificate.verdict == "failed" for certificate in certificates)
-    assert 8 <= failed <= 33
+    assert 7 <= failed <= 36
+
+
+@pytest.mark.parametrize("number", [2, 6, 11])
+def test_certificates_fail_as_often_as_their_level_says_at_each_length(number):
+    """Of 400 good data sets of each number of elements, 5 % fail: binomial bounds of 99.9 %."""
+    data = SIMULATOR.sample(400, seed=7, number=number)
+    certificates = trained().approximator.certify({"x": data["x"]}, seed=1)
+    failed = sum(certificate.verdict == "failed" for certificate in certificates)
+    assert 7 <= failed <= 36
+
+
+def test_replicates_of_the_predictive_check_are_of_the_context_of_the_observation():
+    """With a noise of 4.8 an observation of 6 is usual, and with one of 0.2 it is not."""
+    usual, odd = noisy().certify({"y": np.array([[6.0], [6.0]]), "tau": np.array([[4.8], [0.2]])}, seed=1)
+    assert usual.verdict == "passed"
+    assert odd.verdict == "failed"
+    assert usual.predictive > 0.05
+
+
+@pytest.mark.filterwarnings("ignore::sbi_models.errors.TrustWarning")  # hardly trained
+def test_data_sets_of_other_numbers_of_items_are_composed_in_one_call():
+    """Three items of one data set and two of another, of several lengths, give what each has alone."""
+    simulator = bf.make_simulator([{"mu": torch.distributions.Normal(torch.zeros(1), 1.0)}, variable_size])
+    composing = bf.CompositionalWorkflow(
+        simulator=simulator,
+        inference_variables=["mu"],
+        summary_variables=["x"],
+        summary_network=SET,
+        inference_network=DiffusionModel(widths=(8,), steps=4),
+        seed=1,
+    )
+    composing.fit_online(epochs=1, num_batches_per_epoch=4, batch_size=32)
+    arguments = {"num_samples": 5, "seed": 1, "calibration_simulations": 0}
+    first, second = sets(3, 4, 6), sets(2, 5)
+    together = composing.compositional_sample(conditions={"x": [first, second]}, **arguments)["mu"]
+    alone = composing.compositional_sample(conditions={"x": [first]}, **arguments)["mu"]
+    assert together.shape == (2, 5, 1)
+    np.testing.assert_allclose(together[0], alone[0], atol=1e-4)
+
+
+def variable_size(mu, rng):
+    return {"x": rng.normal(mu, 1.0, size=(rng.integers(2, 12), 1))}

@@ -1,7 +1,8 @@
 """Calibration of certificates after a training, and certificates that need no simulator."""
 
 import hashlib
-from collections.abc import Mapping
+import math
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 import torch
@@ -31,13 +32,18 @@ _ROWS_FOR_AGREEMENT, _ROWS_OF_SEVERAL_SIZES, _DRAWS_FOR_AGREEMENT = 200, 400, 64
 
 
 def calibrate_certificates(
-    approximator: CertifiedApproximator, known: Variables, held_out: Variables | None, seed: int
+    approximator: CertifiedApproximator,
+    known: Variables,
+    held_out: Variables | None,
+    seed: int,
+    contexts: Collection[str] = (),
 ) -> None:
     """Calibrate the tests of certificates on simulations, raw variables (n, ...).
 
     Without held-out simulations, a third of the others is held out.
 
-    Fewer than 200 simulations teach nothing, and certificates are "not known" then.
+    Fewer than 200 simulations teach nothing, and certificates are "not known" then. Observations are compared
+    with simulations of like `contexts`, which name direct conditions that are given, not observed.
     """
     total = len(next(iter(known.values())))
     order = seeding.generator(seed, "certificate").permutation(total)
@@ -56,9 +62,11 @@ def calibrate_certificates(
         prepared = [approximator.prepare(part, what="simulations") for part in (known, held_out)]
         for member in approximator.members.values():
             novelty = OutOfDistributionScores().to(prepared[0]["inference_variables"].device)
+            columns = context_columns(member, prepared[0], contexts)
+            novelty.kept.context_columns = columns  # type: ignore[assignment]
+            member.novelty = novelty
             points, others = (features_of(member, part) for part in prepared)
             novelty.fit(points, others, stamp)
-            member.novelty = novelty
         if len(approximator.members) > 1:
             number = _ROWS_FOR_AGREEMENT if len(unique_sizes(others.sizes)) == 1 else _ROWS_OF_SEVERAL_SIZES
             some = {name: value[:number] for name, value in held_out.items()}
@@ -101,7 +109,7 @@ def sizes_of_disagreement(approximator: CertifiedApproximator, points: Observati
     """Numbers of set elements of the simulations behind the disagreement, and of observations."""
     usual = approximator.usual_disagreement.values
     assert isinstance(usual, Tensor)
-    sizes = next(iter(approximator.members.values())).novelty.sizes(points.sizes)
+    sizes = next(iter(approximator.members.values())).novelty.sizes(points)
     return Sizes(sizes.usual[: len(usual)], sizes.observed)
 
 
@@ -114,7 +122,7 @@ def with_out_of_distribution_p_values(
     """
     novelties = {name: member.novelty for name, member in members.items()}
     scores = {name: novelty(points[name]) for name, novelty in novelties.items()}
-    sizes = {name: novelty.sizes(points[name].sizes) for name, novelty in novelties.items()}
+    sizes = {name: novelty.sizes(points[name]) for name, novelty in novelties.items()}
     first = next(iter(members))
     if len({(novelty.stamp, len(novelty.calibration)) for novelty in novelties.values()}) == 1:
         calibration = torch.cat([novelty.calibration for novelty in novelties.values()], dim=1)
@@ -153,13 +161,32 @@ def features_of(
     """Features of prepared variables for out-of-distribution scores."""
     statistics_by_name, (sets, sizes) = statistics_of(member, prepared), sizes_of(member, prepared)
     statistics = torch.stack(list(statistics_by_name.values()), dim=1)
+    columns = member.novelty.kept.context_columns
+    contexts = (
+        prepared["inference_conditions"][:, columns].to(torch.float64)
+        if isinstance(columns, Tensor)
+        else statistics[:, :0]
+    )
     return ObservationFeatures(
         member.conditions_of(prepared, batch_size).to(torch.float64),
         statistics,
         tuple(statistics_by_name),
         sizes,
         sets,
+        contexts,
     )
+
+
+def context_columns(
+    member: CertifiedMember, prepared: Mapping[str, Tensor], contexts: Collection[str]
+) -> Tensor | None:
+    """Columns of the prepared direct conditions that are contexts; None if none are known."""
+    names = member.roles.get("inference_conditions", [])
+    owners = [name for name in names for _ in range(math.prod(member.shapes[name]))]
+    columns = [column for column, name in enumerate(owners) if name in contexts]
+    if not columns or len(owners) != prepared["inference_conditions"].shape[1]:
+        return None
+    return torch.tensor(columns, dtype=torch.int64, device=prepared["inference_conditions"].device)
 
 
 def statistics_of(member: CertifiedMember, prepared: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ from sbi_models.approximators.certificates.calibration import (
     sizes_of_disagreement,
 )
 from sbi_models.approximators.certificates.protocols import CertifiedApproximator
-from sbi_models.approximators.certificates.ranks import Sizes, p_values_of_each, size_groups
+from sbi_models.approximators.certificates.ranks import Sizes, alike_by, p_values_of_each, size_groups
 from sbi_models.types import Variables
 
 _LEVEL, _SURPRISE = 0.05, 1e-6
@@ -25,7 +25,8 @@ class ConformalPValues(NamedTuple):
     """Conformal p-values of n data sets by c scores.
 
     p-values (n, c) of each score alone, how many simulations of the training each is a rank among at the
-    least (c,), numbers of elements (n, s) of sets, and which are far from all simulations' (n,).
+    least (c,), what they have to have in common to be compared (n, s), see `ranks.Sizes`, and which are far
+    from all simulations' (n,).
     """
 
     p_values: Tensor
@@ -68,11 +69,12 @@ def conformal_p_values(
     with EvaluationMode(approximator):
         prepared = next(iter(members.values())).prepare_conditions(conditions)
         _, sizes = sizes_of(next(iter(members.values())), prepared)
-        out_of_range = torch.zeros(len(sizes), dtype=torch.bool)
+        alike, out_of_range = alike_by(sizes, sizes[:, :0]).cpu(), torch.zeros(len(sizes), dtype=torch.bool)
         known = all(member.novelty.is_known for member in members.values())
         for member in members.values() if known else ():
             points = features_of(member, prepared, batch_size)
-            scores, own = member.novelty(points), member.novelty.sizes(points.sizes)
+            scores, own = member.novelty(points), member.novelty.sizes(points)
+            alike = own.observed.cpu()
             assert own.out_of_range is not None
             out_of_range |= own.out_of_range.cpu()
             p_values.append(p_values_of_each(member.novelty.calibration, scores, own).cpu())
@@ -86,7 +88,7 @@ def conformal_p_values(
             p_values.append(p_values_of_each(usual[:, None], apart[:, None], own).cpu())
             numbers.append(_fewest(own))
     joined = torch.cat(p_values, dim=1) if p_values else torch.empty(len(sizes), 0, dtype=torch.float64)
-    return ConformalPValues(joined, numbers, sizes.cpu(), out_of_range)
+    return ConformalPValues(joined, numbers, alike, out_of_range)
 
 
 def _fewest(sizes: Sizes) -> int:

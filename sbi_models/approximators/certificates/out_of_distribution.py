@@ -22,6 +22,7 @@ from sbi_models.approximators.certificates.explanations import (
 )
 from sbi_models.approximators.certificates.ranks import (
     Sizes,
+    alike_by,
     joint_p_values,
     size_groups,
     sizes_far_from,
@@ -38,7 +39,7 @@ class ObservationFeatures(NamedTuple):
     """Features of n observations.
 
     Conditions of the inference network (n, d), statistics (n, k) and their names, numbers of elements (n, s)
-    of masked inputs and their names; float64.
+    of masked inputs and their names, contexts (n, c); float64.
     """
 
     summaries: Tensor
@@ -46,6 +47,7 @@ class ObservationFeatures(NamedTuple):
     names: tuple[str, ...]
     sizes: Tensor
     sets: tuple[str, ...]
+    contexts: Tensor
 
 
 class OutOfDistributionScores(nn.Module):
@@ -60,7 +62,8 @@ class OutOfDistributionScores(nn.Module):
             NonconformityScores(neighbours=wanted) for wanted in (True, False, False)
         )
         self.residuals = Residuals()
-        self.kept = OptionalBuffers("calibration", "stamp", "sizes", "known_sizes", "values")
+        learned = ("calibration", "stamp", "sizes", "known_sizes", "values")
+        self.kept = OptionalBuffers(*learned, "contexts", "context_sds", "context_columns")
 
     @property
     def is_known(self) -> bool:
@@ -92,6 +95,10 @@ class OutOfDistributionScores(nn.Module):
         self.kept.stamp = torch.tensor(stamp, dtype=torch.int64, device=known.statistics.device)
         self.kept.calibration, self.kept.sizes = self(held_out), held_out.sizes
         self.kept.known_sizes = unique_sizes(torch.cat([known.sizes, held_out.sizes]))
+        if held_out.contexts.shape[1]:
+            sds = held_out.contexts.std(dim=0)
+            self.kept.context_sds = torch.where(sds > 0, sds, torch.ones_like(sds))
+            self.kept.contexts = held_out.contexts / self.kept.context_sds
         values = torch.cat([held_out.statistics, self._given(held_out)], dim=1)
         self.kept.values = values[: max(_FEWEST_VALUES, _NUMBERS_KEPT // values.shape[1])]
 
@@ -110,12 +117,22 @@ class OutOfDistributionScores(nn.Module):
         )
         return residuals
 
-    def sizes(self, observed: Tensor) -> Sizes:
-        """The numbers of elements of the simulations beside those of observations (m, s)."""
-        usual, known = self.kept.sizes, self.kept.known_sizes
+    def sizes(self, points: ObservationFeatures) -> Sizes:
+        """Sizes and contexts of the simulations beside those of observations."""
+        usual, known, contexts, sds = (
+            self.kept.sizes,
+            self.kept.known_sizes,
+            self.kept.contexts,
+            self.kept.context_sds,
+        )
         assert isinstance(usual, Tensor)
         assert isinstance(known, Tensor)
-        return Sizes(usual, observed, sizes_far_from(known, observed))
+        far = sizes_far_from(known, points.sizes)
+        if not isinstance(contexts, Tensor) or not isinstance(sds, Tensor):
+            contexts, observed = usual[:, :0], points.sizes[:, :0]
+        else:
+            observed = points.contexts / sds
+        return Sizes(alike_by(usual, contexts), alike_by(points.sizes, observed), far)
 
     def by_space(self, scores: Tensor, sizes: Sizes, ties: Tensor) -> dict[str, Tensor]:
         """The p-value (m,) of each space from scores (m, 7)."""
@@ -136,7 +153,8 @@ class OutOfDistributionScores(nn.Module):
         What statistics are given the summaries counts only where these are as those of simulations: beyond,
         nothing is known of it.
         """
-        given = self._given(points)
+        given, numbers = self._given(points), self.kept.sizes
+        assert isinstance(numbers, Tensor)
         usual = (self.summaries.scores(points.summaries).abs() <= self.summaries.scores.edge).all(
             dim=1, keepdim=True
         )
@@ -146,10 +164,12 @@ class OutOfDistributionScores(nn.Module):
             dim=1,
         )
         names = [*points.names, *(name + GIVEN for name in points.names)]
-        kept, sizes = self.kept.values, self.sizes(points.sizes)
+        kept, sizes = self.kept.values, self.sizes(points)
         assert isinstance(kept, Tensor)
         descriptions: list[tuple[str, ...]] = [()] * len(values)
-        others = "simulations of like size" if points.sets else "simulations"
+        others = "simulations"
+        if points.sets or points.contexts.shape[1]:
+            others += " of like size" if not points.contexts.shape[1] else " in a like context"
         for rows, _, near in size_groups(sizes._replace(usual=sizes.usual[: len(kept)])):
             for row, own in zip(
                 rows.tolist(), unusual_statistics(names, values[rows], scores[rows], kept[near]), strict=True
@@ -158,7 +178,7 @@ class OutOfDistributionScores(nn.Module):
         assert sizes.out_of_range is not None
         for row in sizes.out_of_range.nonzero()[:, 0].tolist():
             descriptions[row] = (
-                *sizes_in_words(points.sets, points.sizes[row], sizes.usual),
+                *sizes_in_words(points.sets, points.sizes[row], numbers),
                 *descriptions[row],
             )
         return descriptions

@@ -15,6 +15,7 @@ class CertifiedMember(Protocol):
     """A single amortized posterior; see `approximators.base.Member`."""
 
     roles: dict[str, list[str]]
+    shapes: dict[str, tuple[int, ...]]
     inputs: SummaryInputs
     novelty: OutOfDistributionScores
 

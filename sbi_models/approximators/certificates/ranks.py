@@ -28,9 +28,10 @@ _DIGITS = 1e12
 
 
 class Sizes(NamedTuple):
-    """Numbers of elements of the sets of simulations (n, s) and of observations (m, s), s masked inputs.
+    """What simulations (n, s) and observations (m, s) have to have in common to be compared.
 
-    `out_of_range` (m,) says which observations are far from all that is known; see `sizes_far_from`.
+    The columns are the logs of 1 + the number of elements of sets, and contexts in sds. `out_of_range` (m,)
+    says which observations are far from all that is known; see `sizes_far_from`.
     """
 
     usual: Tensor
@@ -47,10 +48,10 @@ class Group(NamedTuple):
 
 
 def size_groups(sizes: Sizes) -> Iterator[Group]:
-    """Groups of simulations to compare observations with, one for each size of observations.
+    """Groups of simulations to compare observations with, one for each size and context of observations.
 
-    Sizes are near by their ratio: a tenth of all simulations, 99 at the least, and all that are as near.
-    Where there are fewer than `FEWEST_OF_A_SIZE` of the same size, these stand for them; what is left then is
+    Sizes are near by their ratio, contexts by their difference: a tenth of all simulations, 99 at the least,
+    and all that are as near. Where there are fewer than `FEWEST_OF_A_SIZE` of the same size, these stand for them; what is left then is
     by how much scores change between these sizes. Of the same size, so many are taken that 0.05 is one of the
     p-values.
     """
@@ -59,16 +60,18 @@ def size_groups(sizes: Sizes) -> Iterator[Group]:
     if not usual.shape[1]:
         yield Group(torch.arange(len(observed), device=observed.device), every, every)
         return
-    logs, most = (
-        torch.log1p(usual.to(torch.float64)),
-        min(len(usual), max(_FEWEST_ALIKE, int(_SHARE_ALIKE * len(usual)))),
-    )
+    most = min(len(usual), max(_FEWEST_ALIKE, int(_SHARE_ALIKE * len(usual))))
     for size in unique_sizes(observed):
         rows = (observed == size).all(dim=1).nonzero()[:, 0]
-        distances = (logs - torch.log1p(size.to(torch.float64))).abs().amax(dim=1)
+        distances = (usual - size).abs().amax(dim=1)
         near, same = every[distances <= distances.kthvalue(most).values], every[distances == 0]
         number = (len(same) + 1) // _LEVELS * _LEVELS - 1
         yield Group(rows, same[:number] if number >= FEWEST_OF_A_SIZE else near, near)
+
+
+def alike_by(sizes: Tensor, contexts: Tensor) -> Tensor:
+    """Columns of `Sizes` (n, s + c) from numbers of elements (n, s) and contexts in sds (n, c)."""
+    return torch.cat([torch.log1p(sizes.to(torch.float64)), contexts.to(torch.float64)], dim=1)
 
 
 def sizes_far_from(known: Tensor, observed: Tensor) -> Tensor:

@@ -10,7 +10,8 @@ from abc import ABC, abstractmethod
 import numpy as np
 
 from sbi_models.errors import DataError
-from sbi_models.simulators.simulator import Simulator, make_simulator
+from sbi_models.simulators.construction import make_simulator
+from sbi_models.simulators.simulator import Simulator
 from sbi_models.types import Array, FloatArray, Variables
 
 

@@ -17,7 +17,8 @@ from scipy.special import ndtr
 
 from sbi_models import seeding
 from sbi_models.errors import DataError
-from sbi_models.simulators.simulator import Simulator, make_simulator
+from sbi_models.simulators.construction import make_simulator
+from sbi_models.simulators.simulator import Simulator
 from sbi_models.types import Array, FloatArray, Variables
 
 _LOG_VARIANCES = np.linspace(-14.0, 14.0, 8001)
