@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sbi_models.ragged import as_ragged, axes_of_any_length, is_ragged, joined, leaves
+from sbi_models.ragged import as_ragged, axes_of_any_length, is_ragged, joined, leaves, real_or_ragged
 from sbi_models.types import Array, Variables
 
 Kind = dict[str, Any]
@@ -106,7 +106,8 @@ def rows_of(parts: Sequence[Array], kind: Kind) -> Array:
     if not is_open(kind):
         rows = np.empty((sum(map(len, parts)), *kind["shape"]), kind["dtype"])
         return np.concatenate(parts, out=rows) if parts else rows
-    return joined([_alike(part, kind) for part in parts]) if parts else as_ragged([])
+    rows = joined([_alike(part, kind) for part in parts]) if parts else as_ragged([])
+    return real_or_ragged(rows, "rows of a store") if kind["shape"][1:2] == [None] else rows
 
 
 def _alike(part: Array, kind: Kind) -> Array:

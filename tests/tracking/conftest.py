@@ -23,6 +23,7 @@ class Shift:
     inference_names = ("theta",)
     condition_names = ("x",)
     may_miss: frozenset[str] = frozenset()
+    any_length: dict[str, int] = {}  # noqa: RUF012
     info: dict[str, object] = {}  # noqa: RUF012
     has_draws = True
 
