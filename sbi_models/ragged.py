@@ -71,8 +71,8 @@ def _real_or_ragged(value: Any, what: str, copy: bool, levels: int) -> Array:
 def differs_in_length(value: Any) -> bool:
     """Whether a value holds parts of different lengths, which NumPy makes no array of."""
     if is_ragged(value):
-        return value.ndim == 1 and all(isinstance(part, np.ndarray | list | tuple) for part in value)
-    return isinstance(value, list | tuple) and len({_shape(part) for part in value}) > 1
+        return all(isinstance(part, np.ndarray | list | tuple) for part in value.flat)
+    return isinstance(value, list | tuple) and any(isinstance(axis, frozenset) for axis in _shape(value))
 
 
 def _shape(part: Any) -> tuple[Any, ...]:
@@ -216,8 +216,10 @@ def padded(value: Array, axes: int = 1) -> tuple[Array, Array]:
            [3., 3.]]), array([[ True,  True],
            [ True, False]]))
     """
-    if not is_ragged(value):
+    if not is_ragged(value) and value.size:
         return value, np.ones(value.shape[: 1 + axes], dtype=bool)
+    if not is_ragged(value):  # no data set has an element
+        value = as_ragged(list(value))
     if axes == _LEVELS:
         value = as_ragged([part if is_ragged(part) else as_ragged(list(part)) for part in value])
     every = list(leaves(value))

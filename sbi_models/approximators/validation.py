@@ -144,7 +144,7 @@ def _as_array(name: str, value: Any, what: str) -> Array:
     array = as_float64(real_or_ragged(value, f"variable {name!r} of the {what}"))
     if is_ragged(array) and any(leaf.ndim == 1 for leaf in leaves(array)):
         array = _with_last_axis(array)
-    if array.ndim == 0 or array.size == 0:
+    if array.ndim == 0 or not len(array):
         raise DataError(
             f"Expected variable {name!r} of shape (n, ...) with at least one row, got shape {array.shape}."
         )

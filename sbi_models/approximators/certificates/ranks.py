@@ -51,9 +51,9 @@ def size_groups(sizes: Sizes) -> Iterator[Group]:
     """Groups of simulations to compare observations with, one for each size and context of observations.
 
     Sizes are near by their ratio, contexts by their difference: a tenth of all simulations, 99 at the least,
-    and all that are as near. Where there are fewer than `FEWEST_OF_A_SIZE` of the same size, these stand for them; what is left then is
-    by how much scores change between these sizes. Of the same size, so many are taken that 0.05 is one of the
-    p-values.
+    and all that are as near. Where there are fewer than `FEWEST_OF_A_SIZE` of the same size, these stand for
+    them; what is left then is by how much scores change between these sizes. Of the same size, so many are
+    taken that 0.05 is one of the p-values.
     """
     usual, observed, _ = sizes
     every = torch.arange(len(usual), device=usual.device)
