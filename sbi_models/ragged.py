@@ -18,6 +18,8 @@ from sbi_models.types import Array
 _LEVELS = 2
 """Levels of elements whose number may differ: elements, or groups and their elements."""
 
+_NUMBERS = {int, float, bool}
+
 
 def is_ragged(value: Any) -> bool:
     """Whether a variable is an array of objects, one array for each data set."""
@@ -79,6 +81,8 @@ def _shape(part: Any) -> tuple[Any, ...]:
     """Shape of an array, or of nested lists; where these differ, what differs is a set of shapes."""
     if not isinstance(part, list | tuple):
         return tuple(getattr(part, "shape", ()))
+    if _NUMBERS.issuperset(map(type, part)):  # the most frequent lists, of which there may be millions
+        return (len(part),)
     inner = {_shape(item) for item in part}
     return (len(part), *(next(iter(inner)) if len(inner) == 1 else (frozenset(inner),) * bool(inner)))
 
