@@ -35,10 +35,10 @@ def kind_of(value: Array) -> Kind:
     """Type and shape of a row of a variable (n, ...), plain or ragged."""
     if not is_ragged(value):
         return {"dtype": value.dtype.name, "shape": list(value.shape[1:])}
-    leaf = next(leaves(value), np.empty((0, 1)))
+    full = [leaf for leaf in leaves(value) if leaf.size] or [np.empty((0, 1))]
     return {
-        "dtype": leaf.dtype.name,
-        "shape": [None] * axes_of_any_length(value) + list(leaf.shape[1:]),
+        "dtype": np.result_type(*full).name,
+        "shape": [None] * axes_of_any_length(value) + list(full[0].shape[1:]),
     }
 
 

@@ -10,7 +10,7 @@ from sbi_models.datasets import SimulationStore, num_shared
 from sbi_models.datasets.schemas import merged
 from sbi_models.datasets.shards import Shard
 from sbi_models.errors import DataError
-from sbi_models.ragged import as_ragged, is_ragged, real_or_ragged, same_bits
+from sbi_models.ragged import as_ragged, is_ragged, leaves, real_or_ragged, same_bits
 from sbi_models.simulators import make_simulator
 
 
@@ -192,6 +192,26 @@ def test_repeated_simulations_of_any_length_are_found(tmp_path):
             fingerprint="f",
             rows_per_shard=20,
         )
+
+
+@pytest.mark.parametrize("rows_per_shard", [3, 5])
+@pytest.mark.parametrize("levels", [1, 2])
+def test_data_sets_without_elements_and_of_whole_numbers_are_of_one_variable(
+    tmp_path, levels, rows_per_shard
+):
+    """Empty lists, integers among floats, and groups without elements take type and width of the others."""
+    parts = [np.empty(0), np.ones((2, 3), dtype=int), np.full((1, 3), 0.5), np.empty((0, 3)), np.ones((4, 3))]
+    rows = as_ragged(parts if levels == 1 else [as_ragged([part, part[:0]]) for part in parts])
+    store = SimulationStore.create(
+        tmp_path,
+        lambda start, stop: {"x": rows[start:stop]},
+        5,
+        seed=0,
+        fingerprint="f",
+        rows_per_shard=rows_per_shard,
+    )
+    assert store.manifest["schema"]["x"] == {"dtype": "float64", "shape": [None] * levels + [3]}
+    assert [sum(leaf.size for leaf in leaves(part)) for part in store.load()["x"]] == [0, 6, 3, 0, 12]
 
 
 def test_a_manifest_says_which_axes_are_open(tmp_path):
