@@ -33,9 +33,10 @@ def question_at(path: Path) -> Question:
     return question_of(load_experiment(path))
 
 
+@pytest.mark.integration
 def test_an_experiment_on_sets_of_any_length_runs_from_end_to_end(tmp_path: Path) -> None:
     """A number of elements that each context draws, from a YAML to draws of the registered model for a CSV
-    file, where a data set has the draws that it has alone; a second run uses all again. A process: 10 s."""
+    file, where a data set has the draws that it has alone; a second run uses all again."""
     path = write_sets(tmp_path, "any_length_run", "BY_CONTEXT")
     (tmp_path / "one.csv").write_text("a,1,0.3\na,2,-0.2\n")
     draw = ["models:/any_length_run/1", "--num-samples", "20", "--seed", "3"]
