@@ -18,6 +18,8 @@ from sbi_models.types import Array
 _LEVELS = 2
 """Levels of elements whose number may differ: elements, or groups and their elements."""
 
+_NUMBERS = {int, float, bool}
+
 
 def is_ragged(value: Any) -> bool:
     """Whether a variable is an array of objects, one array for each data set."""
@@ -79,6 +81,8 @@ def _shape(part: Any) -> tuple[Any, ...]:
     """Shape of an array, or of nested lists; where these differ, what differs is a set of shapes."""
     if not isinstance(part, list | tuple):
         return tuple(getattr(part, "shape", ()))
+    if _NUMBERS.issuperset(map(type, part)):  # the most frequent lists, of which there may be millions
+        return (len(part),)
     inner = {_shape(item) for item in part}
     return (len(part), *(next(iter(inner)) if len(inner) == 1 else (frozenset(inner),) * bool(inner)))
 
@@ -282,14 +286,11 @@ def flattened(value: Array) -> tuple[Array, list[Array]]:
     ((8, 1), [array([0, 3, 8])])
     """
     every = list(leaves(value))
-    levels = []
-    parts: list[Array] = list(value)
-    while parts:
-        levels.append(np.concatenate([[0], np.cumsum([len(part) for part in parts])]))
-        if not any(map(is_ragged, parts)):
-            break
-        parts = [leaf for part in parts for leaf in part]
-    return np.concatenate(every), levels
+    levels, parts = [], list(value)
+    for _ in range(axes_of_any_length(value)):
+        levels.append(np.cumsum([0, *map(len, parts)]))
+        parts = every
+    return np.concatenate(every) if every else np.empty((0, 1)), levels
 
 
 def from_flattened(values: Array, levels: Sequence[Array]) -> Array:

@@ -161,8 +161,8 @@ def sample(
     observations: Annotated[
         Path,
         typer.Option(
-            help="CSV file: one row a data set, or one row a measurement (data set, position, values). Where "
-            "the model takes missing values, an empty cell, NA or NaN is one."
+            help="CSV file: one row a data set, or one row a measurement (data set, position, values), "
+            "as for sets of any length. Where values may be missing, an empty cell, NA or NaN is one."
         ),
     ],
     *,

@@ -14,7 +14,7 @@ from rich.table import Table
 from sbi_models.errors import ConfigurationError, DataError
 from sbi_models.pipeline.experiment.observations import read_observations
 from sbi_models.pipeline.folders import project_root
-from sbi_models.pipeline.model_info import has_proposal
+from sbi_models.pipeline.model_info import has_proposal, open_shape
 from sbi_models.pipeline.posterior_tables import INTERVAL, draws_frame
 from sbi_models.pipeline.report.certificates import print_certificates
 from sbi_models.pipeline.report.numbers import digits_of, fixed
@@ -63,7 +63,10 @@ def sample_file(
         )
     (variable,) = approximator.condition_names
     labels, values = read_observations(
-        observations, variable, approximator.shapes[variable], may_miss=variable in approximator.may_miss
+        observations,
+        variable,
+        open_shape(approximator, variable),
+        may_miss=variable in approximator.may_miss,
     )
     draws = approximator.sample(num_samples=num_samples, conditions={variable: values}, seed=seed)
     frame = draws_frame(labels, draws, approximator.info.get("variable_names", {}))

@@ -7,6 +7,7 @@ import typer
 
 from sbi_models.errors import ConfigurationError
 from sbi_models.pipeline.folders import project_root
+from sbi_models.pipeline.model_info import open_shape
 from sbi_models.pipeline.report.usage import curl_example
 from sbi_models.tracking import load, open_store, serve, version_of
 
@@ -23,7 +24,7 @@ def serve_model(model: str, host: str, port: int, *, timeout: float, names: Coll
     version = version_of(store, model)
     approximator = load(version.uri, store, certify=False)
     refuse_taken(host, port)
-    shapes = {name: tuple(approximator.shapes[name]) for name in approximator.condition_names}
+    shapes = {name: open_shape(approximator, name) for name in approximator.condition_names}
     typer.echo(f"{version.uri} on http://{host}:{port}/invocations  (Ctrl-C stops it)", err=True)
     typer.echo("It has no passwords: whoever reaches this address can ask it.\n", err=True)
     typer.echo(curl_example(host, port, shapes), err=True)

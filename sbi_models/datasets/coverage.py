@@ -6,7 +6,8 @@ from pathlib import Path
 from sbi_models.datasets.atomic import locked
 from sbi_models.datasets.duplicates import is_continuous, num_repeated, row_keys
 from sbi_models.datasets.manifest import Manifest, hash_content, refuse_others, sha256_of
-from sbi_models.datasets.shards import MOST_ROWS, Origin, Range, Schema, Shard, shard_name, shard_ranges
+from sbi_models.datasets.schemas import Schema, merged
+from sbi_models.datasets.shards import MOST_ROWS, Origin, Range, Shard, shard_name, shard_ranges
 from sbi_models.datasets.tiling import Piece, gaps, tiled, to_write, until
 from sbi_models.errors import DataError
 from sbi_models.types import Variables
@@ -74,13 +75,21 @@ class FolderCoverage:
 
     def refuse_other_schema(self, schema: Schema, where: str) -> None:
         """Raise DataError if these rows have other variables than those on disk."""
-        rows, other = next(iter(self.schemas.items()), ((0, 0), schema))
-        if schema != other:
+        known = self._schema()
+        if known is not None and merged(known, schema) is None:
+            first = shard_name(*next(iter(self.schemas)))
             raise DataError(
-                f"Expected variables {_listed(other)} in {where}, as in {shard_name(*rows)} of "
-                f"{self.folder}, got {_listed(schema)}. Let the simulator return one type and shape for "
-                "every row, and simulate again in another folder."
+                f"Expected variables {_listed(known)} in {where}, as in {first} of {self.folder}, got "
+                f"{_listed(schema)}. Let the simulator return one type and shape for every row, but for the "
+                "number of elements of sets and series, and simulate again in another folder."
             )
+
+    def _schema(self) -> Schema | None:
+        """Schema of all shards on disk as far as they agree; None if there is none."""
+        known = None
+        for schema in self.schemas.values():
+            known = schema if known is None else merged(known, schema) or known
+        return known
 
     def chunks(self) -> Iterator[Variables]:
         """Iterate over all requested rows in chunks, mapped into memory."""
@@ -127,9 +136,10 @@ class FolderCoverage:
 
     def manifest(self) -> Manifest:
         """Manifest of all earlier rows and those requested; hashes of unchanged shards are reused."""
-        for rows, schema in self.schemas.items():
-            self.refuse_other_schema(schema, shard_name(*rows))
-        tiles, schema = self.tiles(), next(iter(self.schemas.values()))
+        for rows, shard_schema in self.schemas.items():
+            self.refuse_other_schema(shard_schema, shard_name(*rows))
+        tiles, schema = self.tiles(), self._schema()
+        assert schema is not None
         total, extents = self.num_rows, {}
         if self.old is not None:
             total = max(total, self.old.num_simulations)
@@ -137,7 +147,7 @@ class FolderCoverage:
             extents = {rows: value for rows, value in self.old.extents.items() if rows <= unchanged}
         pieces = until(tiles, total)
         for n in {self.num_rows, total} - set(extents):
-            extents[n] = hash_content(self.folder, schema, until(tiles, n))
+            extents[n] = hash_content(self.folder, until(tiles, n))
         return Manifest(total, self.origin, schema, tuple(pieces), extents)
 
 

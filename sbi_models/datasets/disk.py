@@ -13,14 +13,20 @@ import numpy as np
 from sbi_models import seeding
 from sbi_models.datasets.files import LoadFunction, read_file
 from sbi_models.datasets.manifest import MANIFEST
+from sbi_models.datasets.schemas import kind_of, merged
 from sbi_models.datasets.sharing import digest_of, whole_batches
 from sbi_models.datasets.store import SimulationStore
 from sbi_models.errors import DataError, suggest
 from sbi_models.progress import progress_bar
+from sbi_models.ragged import as_ragged, fine_rows, is_ragged, joined
+from sbi_models.ragged import content as bytes_of
 from sbi_models.types import Array, Variables
 
 PerFile = Literal["one", "many"]
 """One simulation per file, without a leading axis, or many, with one."""
+
+_Shape = tuple[int | None, ...]
+"""Lengths of the axes of a simulation; None for any length."""
 
 _ROWS_IN_MEMORY = 32_768
 _ROWS_OF_A_BLOCK = 4096
@@ -59,13 +65,14 @@ class SimulationFiles:
         load_fn: LoadFunction | None = None,
         per_file: PerFile | None = None,
         may_miss: Collection[str] = (),
+        any_length: Collection[str] = (),
     ) -> "SimulationFiles":
         """Read every file once and check all before training.
 
         A file holds many simulations if every variable in it has two axes or more and all have the same
         length, and one if lengths differ; if that is ambiguous, `per_file` must be given. A folder that the
         simulation store has written is known by its manifest, and only what that names is read. Variables in
-        `may_miss` may hold NaN.
+        `may_miss` may hold NaN, and those in `any_length` may differ in length between simulations.
 
         Raises:
             DataError: no folder, no file, or, naming the file: a missing variable, other shapes than in the
@@ -94,15 +101,15 @@ class SimulationFiles:
             for path in paths:
                 variables = _chosen(read_file(path, load_fn), names, path)
                 here = _shapes(variables, per_file, path)
-                if here != shapes:
-                    name = next(name for name in names if here[name] != shapes[name])
+                name = next((name for name in names if not _fits(here, shapes, name, any_length)), None)
+                if name is not None:
                     raise DataError(
                         f"Expected {name!r} of shape {shapes[name]} in each simulation, as in "
                         f"{paths[0].name}, got {here[name]} in {path}."
                     )
                 for name in names:
                     content.update(f"{name} {variables[name].dtype} {variables[name].shape}".encode())
-                    content.update(np.ascontiguousarray(variables[name]).data)
+                    content.update(bytes_of(variables[name]))
                 _check_finite(variables, per_file, may_miss, path)
                 rows.append(len(variables[names[0]]) if per_file == "many" else 1)
                 advance()
@@ -132,10 +139,11 @@ class SimulationFiles:
                 self.store.rows(start, start + self.rows[k], self.names)
                 for start, k in zip(starts, numbers, strict=True)
             ]
-            return {name: np.concatenate([block[name] for block in blocks]) for name in self.names}
+            return {name: joined([block[name] for block in blocks]) for name in self.names}
         parts = [_chosen(read_file(self.paths[k], self.load_fn), self.names, self.paths[k]) for k in numbers]
-        join = np.concatenate if self.per_file == "many" else np.stack
-        return {name: join([part[name] for part in parts]) for name in self.names}
+        if self.per_file == "one":
+            parts = [{name: _one_row(value) for name, value in part.items()} for part in parts]
+        return {name: joined([part[name] for part in parts]) for name in self.names}
 
     def some(self, num_rows: int, seed: int) -> Variables:
         """About `num` simulations from randomly chosen files, for moments."""
@@ -246,7 +254,7 @@ class DiskBatches:
 
 
 def _joined(first: Variables, second: Variables) -> Variables:
-    return {name: np.concatenate([first[name], value]) if first else value for name, value in second.items()}
+    return {name: joined([first[name], value]) if first else value for name, value in second.items()}
 
 
 def _chosen(variables: Variables, names: Sequence[str], path: Path) -> Variables:
@@ -261,10 +269,13 @@ def _chosen(variables: Variables, names: Sequence[str], path: Path) -> Variables
 
 def _check_finite(variables: Variables, per_file: PerFile, may_miss: Collection[str], path: Path) -> None:
     for name, value in variables.items():
-        fine = ~np.isinf(value) if name in may_miss else np.isfinite(value)
+        fine = fine_rows(
+            value if per_file == "many" else _one_row(value),
+            (lambda part: ~np.isinf(part)) if name in may_miss else np.isfinite,
+        )
         if fine.all():
             continue
-        rows = np.flatnonzero(~fine.reshape(len(value) if per_file == "many" else 1, -1).all(axis=1))
+        rows = np.flatnonzero(~fine)
         listed = ", ".join(map(str, rows[:5])) + (", ..." if len(rows) > 5 else "")
         where = (
             f"{len(rows)} of {len(value)} rows (rows {listed})" if per_file == "many" else "the simulation"
@@ -279,7 +290,7 @@ def _guess(variables: Variables, path: Path) -> PerFile:
     lengths = {len(value) if value.ndim else 0 for value in variables.values()}
     if len(lengths) > 1 or 0 in lengths:
         return "one"
-    if all(value.ndim >= 2 for value in variables.values()) or lengths == {1}:
+    if all(value.ndim >= 2 or is_ragged(value) for value in variables.values()) or lengths == {1}:
         return "many"
     raise DataError(
         f"Expected to see whether files hold one simulation or many, but every variable of {path} has "
@@ -287,13 +298,26 @@ def _guess(variables: Variables, path: Path) -> PerFile:
     )
 
 
-def _shapes(variables: Variables, per_file: PerFile, path: Path) -> dict[str, tuple[int, ...]]:
+def _shapes(variables: Variables, per_file: PerFile, path: Path) -> dict[str, _Shape]:
     """Shape of one simulation by variable."""
     if per_file == "one":
-        return {name: value.shape for name, value in variables.items()}
+        variables = {name: _one_row(value) for name, value in variables.items()}
     lengths = {name: len(value) if value.ndim else 0 for name, value in variables.items()}
     if len(set(lengths.values())) != 1 or 0 in lengths.values():
         raise DataError(
             f"Expected the same number of simulations in every variable of {path}, got {lengths}."
         )
-    return {name: value.shape[1:] for name, value in variables.items()}
+    return {name: tuple(kind_of(value)["shape"]) for name, value in variables.items()}
+
+
+def _fits(here: dict[str, _Shape], shapes: dict[str, _Shape], name: str, any_length: Collection[str]) -> bool:
+    """Whether simulations of two shapes may be of one variable."""
+    if name not in any_length:
+        return here[name] == shapes[name]
+    one, other = ({name: {"dtype": "", "shape": list(of[name])}} for of in (here, shapes))
+    return merged(one, other) is not None or len(here[name]) == len(shapes[name]) == 1
+
+
+def _one_row(value: Array) -> Array:
+    """One simulation as rows."""
+    return as_ragged([value]) if is_ragged(value) else value[None]

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from sbi_models.ragged import is_ragged, leaves
 from sbi_models.types import Array, Variables
 
 _MOST_COMPONENTS = 256
@@ -29,19 +30,8 @@ def row_keys(chunks: Iterable[Variables]) -> Array:
     for chunk in chunks:
         keys = np.zeros(len(next(iter(chunk.values()))), dtype=np.uint64)
         for name in sorted(chunk):
-            if chunk[name].dtype.kind == "f":
-                words = _words(chunk[name])
-                odd = (
-                    np.random.Generator(np.random.PCG64(words.shape[1])).integers(
-                        2**63, size=words.shape[1], dtype=np.uint64
-                    )
-                    * 2
-                    + 1
-                )
-                mixed = (words ^ (words >> np.uint64(29))) * odd
-                keys = (keys * np.uint64(0x9E3779B97F4A7C15)) ^ (mixed ^ (mixed >> np.uint64(32))).sum(
-                    axis=1, dtype=np.uint64
-                )
+            if _is_float(chunk[name]):
+                keys = (keys * np.uint64(0x9E3779B97F4A7C15)) ^ _hashes(chunk[name])
         parts.append(keys)
     return np.concatenate(parts) if parts else np.zeros(0, dtype=np.uint64)
 
@@ -81,11 +71,12 @@ def is_continuous(rows: Variables) -> bool:
         return False
     bits = 0
     for value in rows.values():
-        if value.dtype.kind != "f":
+        if not _is_float(value):
             continue
-        for column in value.reshape(len(value), -1)[distinct, :_MOST_COMPONENTS].T:
+        size = next(leaves(value)).dtype.itemsize
+        for column in _columns(value)[distinct].T:
             if len(np.unique(column)) == len(distinct) and not _on_a_grid(column):
-                bits += _BITS.get(value.dtype.itemsize, 8)
+                bits += _BITS.get(size, 8)
     return bool(bits > 2 * np.log2(len(keys)) + 4)
 
 
@@ -96,6 +87,39 @@ def _on_a_grid(column: Array) -> bool:
         return True
     scaled = column.astype(np.float64) * 10.0 ** (6 - np.ceil(np.log10(size)))
     return bool((np.abs(scaled - np.round(scaled)) < 1e-3).mean() > 0.5)
+
+
+def _is_float(value: Array) -> bool:
+    return next(leaves(value), np.empty(0, bool)).dtype.kind == "f"
+
+
+def _hashes(value: Array) -> Array:
+    """Hash of the numbers of each row, (n,); a ragged row has that of a plain one with its numbers."""
+    if is_ragged(value):
+        rows = [_first_components(row) for row in value]
+        sizes, keys = np.array([len(row) for row in rows]), np.zeros(len(rows), dtype=np.uint64)
+        for size in np.unique(sizes):
+            of_one = np.flatnonzero(sizes == size)
+            keys[of_one] = _hashes(np.stack([rows[k] for k in of_one]))
+        return keys
+    words = _words(value)
+    rng = np.random.Generator(np.random.PCG64(words.shape[1]))
+    odd = rng.integers(2**63, size=words.shape[1], dtype=np.uint64) * 2 + 1
+    mixed = (words ^ (words >> np.uint64(29))) * odd
+    return np.asarray((mixed ^ (mixed >> np.uint64(32))).sum(axis=1, dtype=np.uint64))
+
+
+def _first_components(row: Array) -> Array:
+    """First components of a data set, one axis."""
+    return np.concatenate([leaf.reshape(-1) for leaf in leaves(row)] or [np.empty(0)])[:_MOST_COMPONENTS]
+
+
+def _columns(value: Array) -> Array:
+    """First components of all rows, (n, k), as many as each of them has."""
+    if not is_ragged(value):
+        return value.reshape(len(value), -1)[:, :_MOST_COMPONENTS]
+    rows = [_first_components(row) for row in value]
+    return np.stack([row[: min(map(len, rows))] for row in rows])
 
 
 def _words(value: Array) -> Array:

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.lib import format as npy
 from safetensors.numpy import load_file
 
+from sbi_models.datasets.flat_arrays import from_arrays
 from sbi_models.datasets.pickled import read_pickle
 from sbi_models.errors import DataError
-from sbi_models.numeric_input import real_array
+from sbi_models.ragged import real_or_ragged
 from sbi_models.torch_defaults import as_user
 from sbi_models.types import Array, Variables
 
@@ -38,6 +39,9 @@ _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0
 def read_file(path: Path, load_fn: LoadFunction | None = None) -> Variables:
     """Variables of one file: `.pkl`, `.npz`, `.safetensors`, or any other format with `load_fn`.
 
+    Data sets of different lengths, a ragged variable, are lists of arrays in a pickle or what `load_fn`
+    gives, and in all formats the elements and offsets that `to_arrays` makes of them.
+
     Raises:
         DataError: naming the file, if it cannot be read, holds anything but arrays by name, comes to more
             than 256 MB and 100 times its size in memory, or has an unknown ending.
@@ -55,10 +59,11 @@ def read_file(path: Path, load_fn: LoadFunction | None = None) -> Variables:
             "Pass load_fn= to convert it."
         )
     try:
-        return {
-            str(name): real_array(value, f"variable {str(name)!r} of {path}")
+        arrays = {
+            str(name): real_or_ragged(value, f"variable {str(name)!r} of {path}")
             for name, value in content.items()
         }
+        return from_arrays(arrays, f" of {path}")
     except DataError as error:
         raise DataError(
             f"{error} Or pass load_fn=, a function of the path that converts it or leaves it out."
@@ -99,7 +104,7 @@ def _read(path: Path) -> Any:
         for name, value in content.items():
             if not isinstance(name, str):
                 raise ValueError(f"it has a {type(name).__name__} as the name of a variable")
-            if isinstance(value, np.ndarray):
+            if isinstance(value, np.ndarray) and value.dtype != object:
                 _refuse_long_axes(name, value.shape, most)
             elif _numbers(value, known) * 8 > most:
                 raise ValueError(
@@ -162,9 +167,9 @@ def _refuse_long_axes(name: str, shape: tuple[int, ...], most: int) -> None:
 
 def _numbers(value: Any, known: dict[int, int]) -> int:
     """Upper bound of the numbers in an array made of lists; shared parts are counted once."""
-    if isinstance(value, np.ndarray):
+    if isinstance(value, np.ndarray) and value.dtype != object:
         return value.size
-    if not isinstance(value, list | tuple):
+    if not isinstance(value, list | tuple | np.ndarray):
         return 1
     if id(value) not in known:
         known[id(value)] = sum(_numbers(item, known) for item in value)

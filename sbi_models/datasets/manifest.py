@@ -3,25 +3,20 @@
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sbi_models.datasets.atomic import write_atomically
-from sbi_models.datasets.shards import (
-    MOST_ROWS,
-    Origin,
-    Range,
-    Schema,
-    Shard,
-    as_bytes,
-    checked_schema,
-    shard_name,
-    shard_ranges,
-)
+from sbi_models.datasets.schemas import Kind, Schema, checked_schema, merged
+from sbi_models.datasets.shards import MOST_ROWS, Origin, Range, Shard, as_bytes, shard_name, shard_ranges
 from sbi_models.datasets.tiling import Piece
 from sbi_models.errors import DataError
+from sbi_models.ragged import leaves, lengths
+from sbi_models.types import Array
 
 SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
@@ -41,7 +36,7 @@ class Manifest:
     Attributes:
         num_simulations: rows of the table that it has.
         origin: seed, and fingerprint of the simulator.
-        schema: type and shape of a row by variable.
+        schema: type and shape of a row by variable, of all shards together.
         pieces: the shards, in the order of their rows.
         extents: content hash by number of rows, for the numbers that it once had.
     """
@@ -141,21 +136,68 @@ def refuse_others(folder: Path, origin: Origin, shards: Sequence[Range] | None =
             raise _other_origin(shard.path, origin, shard.origin)
 
 
-def hash_content(folder: Path, schema: Schema, pieces: Sequence[Piece]) -> str:
+def hash_content(folder: Path, pieces: Sequence[Piece]) -> str:
     """sha256 over names, types, row shapes and values in the order of rows, independent of the shards.
 
-    The shards must be intact.
+    The shards must be intact, and agree in their variables.
     """
-    digests = {name: hashlib.sha256() for name in sorted(schema)}
+    schema: Schema = {}
     for piece in pieces:
-        shard = Shard.open(folder / piece.file)
-        assert shard is not None
-        for name, value in shard.rows(piece.start, piece.stop).items():
-            chunk = as_bytes(value)
-            for k in range(0, len(chunk), _BYTES_AT_ONCE):
-                digests[name].update(chunk[k : k + _BYTES_AT_ONCE])
-    table = [pieces[-1].stop, schema, [digest.hexdigest() for digest in digests.values()]]
+        schema = _added(schema, _opened(folder, piece).schema)
+    contents = {name: _Content(kind) for name, kind in sorted(schema.items())}
+    for piece in pieces:
+        for name, value in _opened(folder, piece).rows(piece.start, piece.stop).items():
+            contents[name].add(value)
+    results = {name: content.result() for name, content in contents.items()}
+    kinds = {name: kind for name, (kind, _) in results.items()}
+    table = [pieces[-1].stop, kinds, [digest for _, digest in results.values()]]
     return hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()
+
+
+def _opened(folder: Path, piece: Piece) -> Shard:
+    shard = Shard.open(folder / piece.file)
+    assert shard is not None
+    return shard
+
+
+def _added(schema: Schema, other: Schema) -> Schema:
+    both = merged(schema or other, other)
+    assert both is not None
+    return both
+
+
+class _Content:
+    """Content of a variable whose rows come piece by piece: its numbers, and lengths where these differ."""
+
+    def __init__(self, kind: Kind) -> None:
+        self._kind, self._values = kind, hashlib.sha256()
+        self._lengths: list[list[Array]] = [[] for length in kind["shape"] if length is None]
+
+    def add(self, value: Array) -> None:
+        """Rows (n, ...), plain or ragged, after those before."""
+        parts: Iterable[Array] = [value]
+        for known in self._lengths:
+            known += [lengths(part) for part in parts]
+            parts = value
+        for leaf in leaves(value):
+            chunk = as_bytes(np.ascontiguousarray(leaf))
+            for k in range(0, len(chunk), _BYTES_AT_ONCE):
+                self._values.update(chunk[k : k + _BYTES_AT_ONCE])
+
+    def result(self) -> tuple[Kind, str]:
+        """Type and shape of a row, as open as lengths differ, and a hash of numbers and lengths."""
+        shape = list(self._kind["shape"])
+        open_axes: list[bytes] = []
+        for axis, known in reversed(list(enumerate(self._lengths))):
+            every = np.concatenate([*known, np.empty(0, "<i8")]).astype("<i8")
+            if open_axes or len(np.unique(every)) > 1:
+                open_axes.append(every.tobytes())
+            else:
+                shape[axis] = int(every.max(initial=0))
+        digest = self._values.hexdigest()
+        if open_axes:
+            digest = hashlib.sha256(digest.encode() + b"".join(open_axes)).hexdigest()
+        return self._kind | {"shape": shape}, digest
 
 
 def sha256_of(path: Path) -> str | None:

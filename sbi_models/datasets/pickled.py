@@ -15,6 +15,7 @@ from typing import Any, Never
 
 import numpy as np
 
+from sbi_models.ragged import as_ragged
 from sbi_models.types import Array
 
 _CORES = ("core", "_core")
@@ -157,14 +158,17 @@ def read_pickle(content: bytes) -> Any:
 def _plain(value: Any, done: dict[int, Any]) -> Any:
     """Replace placeholders by arrays; shared parts stay shared, and circles are refused."""
     if isinstance(value, _Held) and value.array is not None:
-        return value.array
+        value = value.array
     if isinstance(value, _Held | _Kind | _Named):
         raise UnpicklingError("it holds an array without content, a type or a function")
-    if not isinstance(value, dict | list | tuple):
+    is_objects = isinstance(value, np.ndarray) and value.dtype == object and value.ndim == 1
+    if not isinstance(value, dict | list | tuple) and not is_objects:
         return value
     if id(value) not in done:
         done[id(value)] = _OPEN
-        if isinstance(value, dict):
+        if is_objects:
+            done[id(value)] = as_ragged([_plain(item, done) for item in value])
+        elif isinstance(value, dict):
             done[id(value)] = {key: _plain(item, done) for key, item in value.items()}
         else:
             done[id(value)] = type(value)(_plain(item, done) for item in value)

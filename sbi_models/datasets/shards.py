@@ -1,7 +1,8 @@
 """Shards: rows start..stop of a table of simulations in a safetensors file with its origin and checksum.
 
 Its values lie in the file as they do in memory, after a header of JSON, so that any rows can be mapped
-without reading others.
+without reading others. Of a variable whose data sets differ in length there are the elements of all of them
+and offsets, as in `flat_arrays`; the origin says which these are.
 """
 
 import hashlib
@@ -16,28 +17,17 @@ from typing import Any
 import numpy as np
 
 from sbi_models.datasets.atomic import write_atomically
+from sbi_models.datasets.flat_arrays import as_arrays, offset_names, refuse_bad_offsets, settled
+from sbi_models.datasets.schemas import DTYPES, Schema, schema_of
 from sbi_models.errors import DataError
+from sbi_models.ragged import axes_of_any_length, from_flattened, is_ragged
 from sbi_models.types import Array, Variables
 
 Origin = dict[str, str]
 """Seed and fingerprint of the simulator."""
 
-Schema = dict[str, dict[str, Any]]
-"""By variable: "dtype", and "shape" of one row."""
-
 Range = tuple[int, int]
 """Rows from the first to before the second."""
-
-_CODES = {
-    "BOOL": "?",
-    **{
-        f"{letter}{8 * size}": f"<{kind}{size}"
-        for letter, kind in (("I", "i"), ("U", "u"))
-        for size in (1, 2, 4, 8)
-    },
-}
-_CODES |= {f"F{8 * size}": f"<f{size}" for size in (2, 4, 8)}
-_DTYPES = {code: np.dtype(text) for code, text in _CODES.items()}
 
 MOST_ROWS = 2**26
 """Largest number of rows of a shard; a file name with more is not a shard of a store."""
@@ -78,7 +68,17 @@ class _Place:
 
 @dataclass(frozen=True)
 class Shard:
-    """Header of a shard file; find one with `open`."""
+    """Header of a shard file; find one with `open`.
+
+    Attributes:
+        path: path of the file.
+        start, stop: rows of the table that it has.
+        origin: seed, and fingerprint of the simulator.
+        digest: sha256 over origin, rows and values.
+        begin: position after the header.
+        places: positions of its arrays, those of offsets among them.
+        ragged: name of each variable whose data sets differ in length, and the number of its offsets.
+    """
 
     path: Path
     start: int
@@ -87,6 +87,7 @@ class Shard:
     digest: str
     begin: int
     places: dict[str, _Place]
+    ragged: dict[str, int]
 
     @classmethod
     def open(cls, path: Path) -> "Shard | None":
@@ -119,11 +120,12 @@ class Shard:
         header = json.loads(text)
         label = json.loads(header.pop("__metadata__")["origin"])
         places = _places(
-            {name: (_DTYPES[entry["dtype"]], tuple(entry["shape"])) for name, entry in header.items()}
+            {name: (DTYPES[entry["dtype"]], tuple(entry["shape"])) for name, entry in header.items()}
         )
         start, stop = label["rows"]
+        ragged = {name: int(levels) for name, levels in label.get("ragged", {}).items()}
         fits = path.name == shard_name(start, stop) and all(
-            place.shape[0] == stop - start for place in places.values()
+            _fits(name, places, ragged, stop - start) for name in _variables(places, ragged)
         )
         fits = (
             fits and 0 <= start < stop <= start + size
@@ -142,65 +144,78 @@ class Shard:
             label["digest"],
             8 + length,
             places,
+            ragged,
         )
 
     @property
     def schema(self) -> Schema:
         """Names, types and row shapes of its variables."""
         return {
-            name: {"dtype": place.dtype.name, "shape": list(place.shape[1:])}
+            name: {
+                "dtype": place.dtype.name,
+                "shape": [None] * self.ragged.get(name, 0) + list(place.shape[1:]),
+            }
             for name, place in sorted(self.places.items())
+            if name in _variables(self.places, self.ragged)
         }
 
     def is_whole(self) -> bool:
         """True if header and values are those that were written."""
         try:
-            return (
-                _digest(self.origin, (self.start, self.stop), self.rows(self.start, self.stop)) == self.digest
-            )
+            arrays = {name: self._mapped(name, 0, place.shape[0]) for name, place in self.places.items()}
+            return _digest(self.origin, (self.start, self.stop), arrays, self.ragged) == self.digest
         except (OSError, ValueError):  # cut short or taken away since its header was read
             return False
 
-    def rows(self, start: int, stop: int, names: Collection[str] | None = None) -> Variables:
-        """Rows of the table in this shard, raw space, mapped into memory; read-only."""
-        return {
-            name: self._mapped(place, start, stop)
-            for name, place in self.places.items()
-            if names is None or name in names
-        }
+    def rows(
+        self, start: int, stop: int, names: Collection[str] | None = None, copied: Collection[str] = ()
+    ) -> Variables:
+        """Rows of the table in this shard, raw space, mapped into memory, read-only; of some, copies.
 
-    def _mapped(self, place: _Place, start: int, stop: int) -> Array:
+        Raises:
+            DataError: offsets that are none, as of a damaged file.
+        """
+        first, last = start - self.start, stop - self.start
+        rows = {}
+        for name in _variables(self.places, self.ragged):
+            if names is None or name in names:
+                levels = []
+                a, b = first, last
+                for key in offset_names(name)[: self.ragged.get(name, 0)]:
+                    offsets = np.array(self._mapped(key, a, b + 1))
+                    a, b = int(offsets[0]), int(offsets[-1])
+                    refuse_bad_offsets(f"{key} of {self.path}", offsets - a, b - a)
+                    levels.append(offsets - a)
+                values = self._mapped(name, a, b)
+                values = np.array(values) if name in copied else values
+                rows[name] = from_flattened(np.asarray(values), levels) if levels else values
+        return rows
+
+    def _mapped(self, name: str, start: int, stop: int) -> Array:
+        """Entries of an array of the file, mapped into memory."""
+        place = self.places[name]
+        if not 0 <= start <= stop <= place.shape[0]:
+            raise DataError(f"{self.path} is damaged: it has no entries {start} to {stop} of {name!r}.")
         shape = (stop - start, *place.shape[1:])
         if not prod(shape):
             return np.empty(shape, place.dtype)
         return np.memmap(
-            self.path,
-            place.dtype,
-            "r",
-            self.begin + place.offset + (start - self.start) * place.row_size,
-            shape,
+            self.path, place.dtype, "r", self.begin + place.offset + start * place.row_size, shape
         )
 
 
-def checked_schema(schema: Any) -> Schema:
-    """Schema of a manifest; raises ValueError, TypeError or KeyError unless a shard can hold it."""
-    names = {dtype.name for dtype in _DTYPES.values()}
-    for name, kind in dict(schema).items():
-        if (
-            set(kind) != {"dtype", "shape"}
-            or kind["dtype"] not in names
-            or not all(type(n) is int and n >= 0 for n in kind["shape"])
-        ):
-            raise ValueError(f"{name!r} has no type and shape of a variable")
-    return dict(schema)
+def _variables(places: dict[str, _Place], ragged: dict[str, int]) -> list[str]:
+    """Names of arrays that are no offsets."""
+    offsets = {key for name, levels in ragged.items() for key in offset_names(name)[:levels]}
+    return [name for name in places if name not in offsets]
 
 
-def schema_of(variables: Variables) -> Schema:
-    """Names, types and row shapes of rows in memory."""
-    return {
-        name: {"dtype": value.dtype.name, "shape": list(value.shape[1:])}
-        for name, value in sorted(variables.items())
-    }
+def _fits(name: str, places: dict[str, _Place], ragged: dict[str, int], num_rows: int) -> bool:
+    """Whether a variable of a header has so many rows: numbers, or offsets of data sets."""
+    keys = offset_names(name)[: ragged.get(name, 0)]
+    offsets = [places[key] for key in keys]
+    fine = all(place.dtype == np.int64 and len(place.shape) == 1 and place.shape[0] for place in offsets)
+    return fine and (offsets[0].shape[0] - 1 if offsets else places[name].shape[0]) == num_rows
 
 
 def write_shard(folder: Path, start: int, stop: int, variables: Variables, origin: Origin) -> None:
@@ -210,11 +225,13 @@ def write_shard(folder: Path, start: int, stop: int, variables: Variables, origi
         DataError: not so many rows in every variable, a type other than numbers, or the file cannot be
             written.
     """
-    variables = _storable(variables, start, stop)
-    label = origin | {"rows": [start, stop], "digest": _digest(origin, (start, stop), variables)}
-    places = _places({name: (value.dtype, value.shape) for name, value in variables.items()})
+    arrays, ragged = _storable(variables, start, stop)
+    digest = _digest(origin, (start, stop), arrays, ragged)
+    label: dict[str, Any] = origin | {"rows": [start, stop], "digest": digest}
+    label |= {"ragged": ragged} if ragged else {}
+    places = _places({name: (value.dtype, value.shape) for name, value in arrays.items()})
     header = _header(label, places)
-    chunks = (as_bytes(variables[name]) for name in places)
+    chunks = (as_bytes(arrays[name]) for name in places)
     write_atomically(folder / shard_name(start, stop), [len(header).to_bytes(8, "little"), header, *chunks])
 
 
@@ -231,7 +248,7 @@ def _header(label: dict[str, Any], places: dict[str, _Place]) -> bytes:
     """Header in safetensors' JSON, with the label in one entry."""
     header: dict[str, Any] = {"__metadata__": {"origin": json.dumps(label, sort_keys=True)}}
     for name, place in places.items():
-        code = next(code for code, dtype in _DTYPES.items() if dtype == place.dtype)
+        code = next(code for code, dtype in DTYPES.items() if dtype == place.dtype)
         header[name] = {"dtype": code, "shape": list(place.shape), "data_offsets": [place.offset, place.end]}
     text = json.dumps(header, separators=(",", ":")).encode()
     return text + b" " * (-len(text) % 8)
@@ -242,27 +259,34 @@ def as_bytes(value: Array) -> memoryview:
     return value.reshape(-1).view(np.uint8).data
 
 
-def _storable(variables: Variables, start: int, stop: int) -> Variables:
+def _storable(variables: Variables, start: int, stop: int) -> tuple[Variables, dict[str, int]]:
+    """Rows as arrays of a file, and the number of offsets of those that are ragged."""
     assert 0 <= start < stop
     lengths = {name: value.shape[0] if value.ndim else 0 for name, value in variables.items()}
     if not lengths or set(lengths.values()) != {stop - start}:
         raise DataError(
             f"Expected {stop - start} simulations in every variable of rows {start} to {stop}, got {lengths}."
         )
-    variables = {
-        name: np.ascontiguousarray(value, value.dtype.newbyteorder("<")) for name, value in variables.items()
+    several = {
+        name: settled(value, f"variable {name!r}") for name, value in variables.items() if is_ragged(value)
     }
-    for name, value in variables.items():
-        if value.dtype not in _DTYPES.values() or name == "__metadata__":
+    ragged = {name: axes_of_any_length(value) for name, value in several.items() if is_ragged(value)}
+    arrays = {
+        name: np.ascontiguousarray(value, value.dtype.newbyteorder("<"))
+        for name, value in as_arrays(variables | several).items()
+    }
+    for name, value in arrays.items():
+        if value.dtype not in DTYPES.values() or name == "__metadata__":
             raise DataError(
                 f"Expected real numbers of up to 64 bits, got {value.dtype} in variable {name!r}. "
                 "Convert it, or leave it out."
             )
-    return variables
+    return arrays, ragged
 
 
-def _digest(origin: Origin, rows: Range, variables: Variables) -> str:
-    digest = hashlib.sha256(json.dumps([origin, rows, schema_of(variables)], sort_keys=True).encode())
-    for _, value in sorted(variables.items()):
+def _digest(origin: Origin, rows: Range, arrays: Variables, ragged: dict[str, int]) -> str:
+    table = [origin, rows, schema_of(arrays), *([ragged] if ragged else [])]
+    digest = hashlib.sha256(json.dumps(table, sort_keys=True).encode())
+    for _, value in sorted(arrays.items()):
         digest.update(as_bytes(value))
     return digest.hexdigest()

@@ -17,14 +17,13 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from sbi_models.arguments import positive_int
 from sbi_models.datasets.atomic import refused_writes, remove_leftovers
 from sbi_models.datasets.coverage import FolderCoverage
 from sbi_models.datasets.duplicates import is_continuous, row_keys
 from sbi_models.datasets.manifest import MANIFEST, Manifest, hash_content, listed, refuse_others, sha256_of
-from sbi_models.datasets.shards import Origin, Range, Shard, schema_of, write_shard
+from sbi_models.datasets.schemas import covers, is_open, rows_of, schema_of
+from sbi_models.datasets.shards import Origin, Range, Shard, write_shard
 from sbi_models.datasets.tiling import Piece, until
 from sbi_models.errors import DataError
 from sbi_models.progress import progress_bar
@@ -81,7 +80,7 @@ class SimulationStore:
         known = self._manifest.extents.get(self.num_simulations)
         if known is None:
             self.refuse_damage()
-            known = hash_content(self.folder, self._manifest.schema, self.pieces)
+            known = hash_content(self.folder, self.pieces)
         return known
 
     def first(self, num_simulations: int) -> "SimulationStore":
@@ -105,6 +104,7 @@ class SimulationStore:
     def rows(self, start: int, stop: int, names: Collection[str] | None = None) -> Variables:
         """Load some simulations: name to array of shape (stop - start, ...), raw space.
 
+        Variables whose data sets differ in length are ragged: arrays (stop - start,) of objects (N_i, ...).
         Nothing else is read, and no checksum is compared.
 
         Raises:
@@ -116,22 +116,17 @@ class SimulationStore:
                 f"Expected rows from 0 to {self.num_simulations} of {self.folder}, got {start} to {stop}."
             )
         kinds = {name: kind for name, kind in self._manifest.schema.items() if names is None or name in names}
+        copied = [name for name, kind in kinds.items() if is_open(kind)]
         parts = []
         for piece in self.pieces:
             a, b = max(start, piece.start), min(stop, piece.stop)
             if a < b:
                 shard = Shard.open(self.folder / piece.file)
-                if shard is None or {name: shard.schema.get(name) for name in kinds} != kinds:
+                if shard is None or not covers(kinds, {name: shard.schema.get(name) for name in kinds}):
                     raise self._damaged(piece)
-                parts.append((slice(a - start, b - start), shard.rows(a, b, kinds)))
+                parts.append(shard.rows(a, b, kinds, copied))
         # Only now, when shards have what the manifest says: it could say anything.
-        rows: Variables = {
-            name: np.empty((stop - start, *kind["shape"]), kind["dtype"]) for name, kind in kinds.items()
-        }
-        for place, part in parts:
-            for name, value in part.items():
-                rows[name][place] = value
-        return rows
+        return {name: rows_of([part[name] for part in parts], kind) for name, kind in kinds.items()}
 
     def row_keys(self) -> Array:
         """Hash of each simulation, (num_simulations,), equal for equal ones; empty if discrete."""

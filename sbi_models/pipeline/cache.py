@@ -22,6 +22,7 @@ from sbi_models.pipeline.experiment.settings import Experiment
 from sbi_models.pipeline.experiment.simulator_study import first_rows
 from sbi_models.pipeline.import_closure import meaning, package_sources, sources_of
 from sbi_models.pipeline.outcomes import file_sha256
+from sbi_models.ragged import content
 from sbi_models.types import Variables
 
 NUMERICS = ("torch", "numpy")
@@ -173,6 +174,6 @@ def depended_on(experiment: Experiment) -> list[tuple[Path, Path]]:
 
 def _values(variables: Variables) -> bytes:
     return b"".join(
-        f"{name} {value.dtype} {value.shape}".encode() + value.tobytes()
+        f"{name} {value.dtype} {value.shape}".encode() + content(value)
         for name, value in sorted(variables.items())
     )

@@ -5,6 +5,7 @@ import numpy as np
 from sbi_models.datasets import SimulationStore
 from sbi_models.errors import DataError
 from sbi_models.pipeline.experiment.settings import Experiment
+from sbi_models.ragged import leaves
 
 
 def refuse_without_gaps(experiment: Experiment, store: SimulationStore) -> None:
@@ -13,9 +14,8 @@ def refuse_without_gaps(experiment: Experiment, store: SimulationStore) -> None:
     Nothing would tell the network what a missing value means, so that its answer to one would be arbitrary.
     """
     for name in sorted(experiment.may_miss.intersection(store.names)):
-        if not any(
-            np.isnan(store.rows(piece.start, piece.stop, [name])[name]).any() for piece in store.pieces
-        ):
+        rows = (store.rows(piece.start, piece.stop, [name])[name] for piece in store.pieces)
+        if not any(np.isnan(leaf).any() for value in rows for leaf in leaves(value)):
             raise DataError(
                 f"Expected simulations with missing values (NaN) in {name!r}, which may be missing by the "
                 f"experiment, got none in {store.num_simulations}: a network that has seen no gaps cannot "

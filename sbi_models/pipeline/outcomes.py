@@ -53,6 +53,7 @@ class Simulations(Outcome):
         stores: folder of each store.
         content_hash: sha256 of the simulations of each store.
         num_simulations: number of simulations for each purpose; a store may have more by now.
+        num_contexts: number of contexts, outputs of `meta_fn`, among them; empty without `meta_fn`.
         made: number of simulations that this run has computed.
     """
 
@@ -60,6 +61,7 @@ class Simulations(Outcome):
     stores: dict[str, str]
     content_hash: dict[str, str]
     num_simulations: dict[str, int]
+    num_contexts: dict[str, int] = {}
     made: int = 0
 
     def store(self, purpose: str) -> SimulationStore:

@@ -17,11 +17,16 @@ def record_simulations(
     """Log the data sets as inputs of the run, with their hashes."""
     for purpose, folder in simulations.stores.items():
         store = simulations.store(purpose)
+        kinds = store.manifest["schema"]
+        ragged = [name for name, kind in kinds.items() if None in kind["shape"]]
         shapes = {
             name: np.broadcast_to(row[0], (store.num_simulations, *row.shape[1:]))
             for name, row in store.rows(0, 1).items()
-        }
+        } | store.rows(0, store.num_simulations, ragged)
         tracker.log_dataset(purpose, folder, shapes, store.content_hash, purpose)
+    tracker.log_metrics(
+        {f"contexts.{purpose}": number for purpose, number in simulations.num_contexts.items()}
+    )
     tracker.set_tags({"simulate.key": simulations.key})
     _record_seconds(tracker, "simulate", simulations, reused, seconds)
 

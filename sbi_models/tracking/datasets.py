@@ -3,12 +3,15 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from mlflow.entities import Dataset, DatasetInput, InputTag
 from mlflow.types import TensorSpec
 from mlflow.types.schema import Schema
 
+from sbi_models.datasets.schemas import kind_of
+from sbi_models.ragged import leaves
 from sbi_models.tracking.redaction import redacted
 from sbi_models.types import Array
 
@@ -46,8 +49,8 @@ def dataset_input(
 def _schema(arrays: Mapping[str, Array]) -> Schema:
     return Schema(
         [
-            TensorSpec(np.asarray(array).dtype, (-1, *np.shape(array)[1:]), name)
-            for name, array in arrays.items()
+            TensorSpec(np.dtype(kind["dtype"]), (-1, *(-1 if n is None else n for n in kind["shape"])), name)
+            for name, kind in _kinds(arrays).items()
         ]
     )
 
@@ -55,7 +58,19 @@ def _schema(arrays: Mapping[str, Array]) -> Schema:
 def _profile(arrays: Mapping[str, Array]) -> dict[str, dict[str, object]]:
     """What MLflow's pages show: shape, number of values and bytes of each variable."""
     return {
-        "features_shape": {name: list(np.shape(array)) for name, array in arrays.items()},
-        "features_size": {name: int(np.size(array)) for name, array in arrays.items()},
-        "features_nbytes": {name: int(np.asarray(array).nbytes) for name, array in arrays.items()},
+        "features_shape": {
+            name: [len(arrays[name]), *kind["shape"]] if np.ndim(arrays[name]) else []
+            for name, kind in _kinds(arrays).items()
+        },
+        "features_size": {
+            name: sum(leaf.size for leaf in leaves(np.asarray(array))) for name, array in arrays.items()
+        },
+        "features_nbytes": {
+            name: sum(leaf.nbytes for leaf in leaves(np.asarray(array))) for name, array in arrays.items()
+        },
     }
+
+
+def _kinds(arrays: Mapping[str, Array]) -> dict[str, dict[str, Any]]:
+    """Type and shape of a row of each variable; None for a length that differs."""
+    return {name: kind_of(np.asarray(array)) for name, array in arrays.items()}

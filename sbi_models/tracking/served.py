@@ -2,13 +2,13 @@
 
 MLflow copies this file into each registered model and runs the copy when the model is loaded ("models from
 code"), so nothing is pickled. It must go on working beside later versions of the package and therefore uses
-only `load_approximator`, `has_draws`, names, `may_miss`, `shapes`, `sample`, `log_prob`, `estimate` and
-`certify`, whose certificates have `verdict`, `warnings` and `as_dict`.
+only `load_approximator`, `has_draws`, names, `may_miss`, `any_length`, `shapes`, `sample`, `log_prob`,
+`estimate` and `certify`, whose certificates have `verdict`, `warnings` and `as_dict`.
 """
 
 import operator
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +18,7 @@ from mlflow.models import set_model
 from sbi_models.approximators import load_approximator
 from sbi_models.errors import DataError, SbiModelsError, data_sets_in_words, distrust, suggest
 from sbi_models.numeric_input import real_array
+from sbi_models.ragged import as_float64, is_ragged, leaves, real_or_ragged
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", UserWarning)  # MLflow warns about the type hints of its own classes
@@ -50,7 +51,9 @@ class PosteriorSampler(PythonModel):  # type: ignore[misc]
 
         `model_input` is {name: array of shape (num_datasets, ...)} in raw space or, if there is one condition
         only, its array; numbers are taken in float64. NaN, or null in JSON, is a missing value, if the model
-        was trained with some. A request may bring 10 000 data sets and 10 000 000 numbers. Params:
+        was trained with some. Data sets of different lengths, nested lists in JSON, are answered as one by
+        one, to 1e-5, if the model was trained with some. A request may bring 10 000 data sets and 10 000 000
+        numbers, where each data set counts as many as the longest of its variable. Params:
 
         - `num_samples` (1 to 100 000, default 1000), `seed` (default 0): equal seeds give equal draws. A
           request may ask for 10 000 000 numbers in all, which is num_samples times num_datasets times the
@@ -71,7 +74,7 @@ class PosteriorSampler(PythonModel):  # type: ignore[misc]
         is an INVALID_PARAMETER_VALUE, which a server answers with HTTP 400.
         """
         asked = _options(params or {})
-        conditions = _conditions(model_input, self._approximator.condition_names, self._approximator.may_miss)
+        conditions = _conditions(model_input, self._approximator)
         if not self._approximator.has_draws and asked.output != "draws":
             raise _invalid(
                 f"Expected no param output, got {asked.output!r}: this model has point estimates, "
@@ -126,9 +129,13 @@ class PosteriorSampler(PythonModel):  # type: ignore[misc]
         shapes = self._approximator.shapes
         num_datasets, num_samples = next(iter(draws.values())).shape[:2]
         flat = {name: value.reshape(-1, *shapes[name]) for name, value in draws.items()}
+        at_once = ROWS_AT_ONCE
+        if self._approximator.any_length:
+            largest = max(_padded_size(value) // len(value) for value in conditions.values())
+            at_once = max(1, min(ROWS_AT_ONCE, MAX_NUMBERS // max(1, largest)))
         parts = []
-        for start in range(0, num_datasets * num_samples, ROWS_AT_ONCE):
-            rows = np.arange(start, min(start + ROWS_AT_ONCE, num_datasets * num_samples))
+        for start in range(0, num_datasets * num_samples, at_once):
+            rows = np.arange(start, min(start + at_once, num_datasets * num_samples))
             given = {name: value[rows // num_samples] for name, value in conditions.items()}
             parts.append(
                 self._approximator.log_prob(given | {name: value[rows] for name, value in flat.items()})
@@ -188,11 +195,13 @@ def _warn(certificates: list[Any]) -> None:
         )
 
 
-def _conditions(model_input: Any, names: tuple[str, ...], may_miss: Collection[str]) -> dict[str, Any]:
+def _conditions(model_input: Any, approximator: Any) -> dict[str, Any]:
     """Named float64 arrays of the input, checked for names, numbers, NaN and size.
 
-    Those that may miss values may hold NaN or None. The approximator checks shapes.
+    Those that may miss values may hold NaN or None, and those of any length may be ragged. The approximator
+    checks shapes.
     """
+    names, may_miss = approximator.condition_names, approximator.may_miss
     if not isinstance(model_input, Mapping):
         if len(names) != 1:
             raise _invalid(f"Expected a dict with the arrays {', '.join(names)}, got one array.")
@@ -205,8 +214,13 @@ def _conditions(model_input: Any, names: tuple[str, ...], may_miss: Collection[s
     _refuse_more(
         _rows(model_input), MAX_ROWS, "data sets"
     )  # before lists become arrays, which takes longer than reading them did
-    conditions = {name: _array(name, model_input[name], may_miss=name in may_miss) for name in names}
-    _refuse_more(sum(map(np.size, conditions.values())), MAX_NUMBERS, "numbers")
+    conditions = {
+        name: _array(
+            name, model_input[name], may_miss=name in may_miss, any_length=name in approximator.any_length
+        )
+        for name in names
+    }
+    _refuse_more(sum(map(_padded_size, conditions.values())), MAX_NUMBERS, "numbers")
     return conditions
 
 
@@ -227,31 +241,41 @@ def _length(value: Any) -> int:
         return 1
 
 
-def _array(name: str, value: Any, *, may_miss: bool) -> Any:
+def _padded_size(value: Any) -> int:
+    """Numbers of a variable (n, ...), each of whose data sets counts as many as the longest."""
+    if not is_ragged(value):
+        return int(np.size(value))
+    every = list(leaves(value))
+    elements = max((leaf.size for leaf in every), default=0)
+    groups = max((len(part) for part in value if is_ragged(part)), default=1)
+    return len(value) * groups * elements
+
+
+def _array(name: str, value: Any, *, may_miss: bool, any_length: bool) -> Any:
     try:
-        array = real_array(_with_nan(value), f"{name!r}").astype(np.float64)
+        read = real_or_ragged if any_length else real_array
+        array = as_float64(read(_with_nan(value), f"{name!r}"))
     except DataError as error:
         raise _invalid(f"{error}") from error
-    fine = ~np.isinf(array) if may_miss else np.isfinite(array)
-    bad = int(np.size(array) - np.count_nonzero(fine))
+    is_fine = (lambda leaf: ~np.isinf(leaf)) if may_miss else np.isfinite
+    size = sum(leaf.size for leaf in leaves(array))
+    bad = int(size - sum(np.count_nonzero(is_fine(leaf)) for leaf in leaves(array)))
     if bad:
         what, cure = (
             ("infinite", "Put null where values are missing.")
             if may_miss
             else ("NaN or infinite", "This model was trained without missing values. Fill or drop them.")
         )
-        raise _invalid(
-            f"Expected finite numbers in {name!r}, got {bad} of {array.size} that are {what}. {cure}"
-        )
+        raise _invalid(f"Expected finite numbers in {name!r}, got {bad} of {size} that are {what}. {cure}")
     return array
 
 
-def _with_nan(value: Any) -> Any:
+def _with_nan(value: Any, levels: int = 2) -> Any:
     """Nested lists with NaN in the place of None, which JSON's null has become; anything else as it is."""
     try:
         array = np.asarray(value) if isinstance(value, list) else None
-    except ValueError:  # ragged lists
-        return value
+    except ValueError:  # ragged lists, of data sets or of groups in them
+        return [_with_nan(item, levels - 1) for item in value] if levels else value
     if array is None or array.dtype.kind != "O" or not any(item is None for item in array.flat):
         return value
     array[np.array([item is None for item in array.flat]).reshape(array.shape)] = np.nan

@@ -29,7 +29,10 @@ from sbi_models.errors import ConfigurationError, TrackingError
 from sbi_models.tracking.server_worker import Worker, command_of, refusal
 
 MOST_BYTES, BYTES_A_NUMBER = 64 * 2**20, 32
-"""Of the body of a request; one data set of the model's size, at so many bytes a number, is always taken."""
+"""Of the body of a request; one data set of the model's size, at so many bytes a number, is always taken.
+
+Of a model whose data sets may have any length, one as long as those of its training.
+"""
 
 _READ_AT_ONCE, _MOST_CONNECTIONS = 8, 200
 _GRACE_SECONDS = 1.0

@@ -199,9 +199,14 @@ class FitMixin:
         epochs, batch_size = positive_int(epochs, "epochs"), positive_int(batch_size, "batch_size")
         augment = self._augment(augmentations)
         names = self.approximator.inference_names + self.approximator.condition_names
-        may_miss = self.approximator.may_miss
         files = SimulationFiles.find(
-            root, pattern, names, load_fn=load_fn, per_file=simulations_per_file, may_miss=may_miss
+            root,
+            pattern,
+            names,
+            load_fn=load_fn,
+            per_file=simulations_per_file,
+            may_miss=self.approximator.may_miss,
+            any_length=self.approximator.roles.get("summary_variables", ()),
         )
         windows = self._windows(plan, sum(files.rows), batch_size, f"in {root}")
         validation = self._validation_variables(validation_data)

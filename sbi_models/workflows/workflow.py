@@ -150,7 +150,9 @@ class Workflow(FitMixin, DiagnosticsMixin, CertificationMixin, ImportanceResampl
         """Train on simulations in files, a few of them in memory at a time; for data larger than memory.
 
         Every file is checked before training. Standardization takes its moments from files chosen at random,
-        65 536 simulations or all.
+        65 536 simulations or all. What a summary network takes may differ in length between simulations: in
+        files of many simulations as `sbi_models.datasets.to_arrays` writes it (in a pickle also as a list of
+        arrays), in files of one simulation as it is.
 
         Args:
             root: folder of the files, or one that the simulation store has written; or a store, such as the

@@ -125,7 +125,7 @@ def test_known_hashes_are_not_computed_again_unless_a_shard_has_changed(tmp_path
     computed, plain = [], manifest_module.hash_content
     monkeypatch.setattr(
         "sbi_models.datasets.coverage.hash_content",
-        lambda *arguments: computed.append(arguments[2][-1].stop) or plain(*arguments),
+        lambda *arguments: computed.append(arguments[1][-1].stop) or plain(*arguments),
     )
     for n in (10, 20, 30):
         create(tmp_path, n=n)

@@ -8,12 +8,24 @@ or wavelengths. They are told apart by their number of columns (long where both 
         variable)
     wide: one row a data set      value 1, value 2, ..., value 20  20 columns (all numbers of the variable)
 
+Data sets that may differ in length, those of a summary network that was trained with several, are read from
+the long layout alone, and may have as many rows as they like, one at least. Their order is that of the
+positions. The position may be left out: then there are 2 columns (1 + the last axis), the rows of a data set
+stand together, and their order is that of the file. A header of names is for readers; columns are told by
+their place.
+
+    data set, position, value      data set, value
+    a, 1, 0.3                      a, 0.3
+    a, 2, -1.2                     a, -1.2
+    b, 1, 0.7                      b, 0.7
+
 Of a variable that may be missing, an empty cell, NA or NaN (in small or capital letters) is a missing value,
 NaN in the array. A missing measurement has its row in the long layout, too, with an empty value.
 """
 
 import csv
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import count
 from math import prod
@@ -23,7 +35,11 @@ from typing import TextIO
 import numpy as np
 
 from sbi_models.errors import DataError
+from sbi_models.ragged import real_or_ragged
 from sbi_models.types import Array, FloatArray
+
+_Rows = list[tuple[int, list[str]]]
+"""Lines of a file with their numbers, cut into cells."""
 
 _CERTAIN_ORDER = 8
 """Numbers of which 2 of 40 320 orders rise or fall all along."""
@@ -39,18 +55,26 @@ _LONGEST_CELL, _LONGEST_LINE = 100, 10_000
 
 
 def read_observations(
-    path: str | Path, variable: str, shape: tuple[int, ...], *, may_miss: bool = False
-) -> tuple[list[str], FloatArray]:
+    path: str | Path,
+    variable: str,
+    shape: tuple[int | None, ...],
+    *,
+    may_miss: bool = False,
+    any_length: Callable[[], bool] = lambda: False,
+) -> tuple[list[str], Array]:
     """Data sets of one variable from a CSV file.
 
     Args:
         path: the file.
         variable: its name, for messages.
-        shape: shape of one data set.
+        shape: shape of one data set; None for an axis of any length.
         may_miss: whether values may be missing, which are NaN then.
+        any_length: function that tells whether the first axis may have another length than in the shape; it
+            is asked if one has.
 
     Returns:
-        A label for each data set and the values, shape (num_datasets, *shape), in the units of the file.
+        A label for each data set and the values, shape (num_datasets, *shape), in the units of the file; an
+        array of objects (N_i, ...), if lengths differ.
 
     Raises:
         DataError: file missing or empty, a first line that may be a data set or a header, a number of columns
@@ -58,27 +82,63 @@ def read_observations(
             be, a data set of empty cells alone.
     """
     path = Path(path)
-    wide, long = prod(shape), 2 + shape[-1] if len(shape) == 2 else None
-    rows, has_names = _rows(path, {wide, long or wide}, may_miss=may_miss)
+    if len(shape) > 2 and None in shape:
+        raise DataError(
+            f"{path}: expected a file that holds groups of elements for {variable!r}, whose groups differ in "
+            "size, got a CSV file. Use .npz or .safetensors, as sbi_models.datasets.to_arrays writes it."
+        )
+    size, long = _columns(shape)
+    known = {n for n in (size, long, long and long - 1) if n is not None}
+    rows, has_names = _rows(path, known, may_miss=may_miss)
     widths = sorted({len(row) for _, row in rows})
-    if widths == [long]:
+    if long is not None and widths in ([long], [long - 1]):
+        same = widths == [long] and set(Counter(row[0] for _, row in rows).values()) == {shape[0]}
+        if not same and (size is None or any_length()):
+            parts = _by_data_set(path, rows, variable, has_position=widths == [long], may_miss=may_miss)
+            return list(parts), real_or_ragged(list(parts.values()), f"{variable!r} of {path}")
+    if size is not None and widths == [long]:
         return _long(path, rows, variable, shape, may_miss=may_miss)
-    if widths == [wide]:
+    if size is not None and widths == [size]:
         rows = rows if has_names else _without_numeric_header(path, rows)
         read = partial(_numbers, path, variable=variable, may_miss=may_miss)
         values = np.array([read(line, row) for line, row in rows]).reshape(-1, *shape)
         return [str(i + 1) for i in range(len(values))], values
-    layouts = f"{wide} columns (one row a data set)"
+    raise _other_layout(path, rows, variable, shape)
+
+
+def _columns(shape: tuple[int | None, ...]) -> tuple[int | None, int | None]:
+    """Columns of the wide and of the long layout, with positions; None for one that there is not."""
+    lengths = [length for length in shape if length is not None]
+    return (
+        prod(lengths) if len(lengths) == len(shape) else None,
+        2 + lengths[-1] if len(shape) == 2 else None,
+    )
+
+
+def _other_layout(path: Path, rows: _Rows, variable: str, shape: tuple[int | None, ...]) -> DataError:
+    """Error for a number of columns that fits no layout."""
+    size, long = _columns(shape)
+    wide = f"{size} columns (one row a data set)"
+    if size is None and long is not None:
+        wide = f"{long - 1} columns (data set, value, in the order of the file)"
+    layouts = wide
     if long is not None:
-        layouts = f"{long} columns (data set, position, value: one row a measurement) or {layouts}"
+        layouts = f"{long} columns (data set, position, value: one row a measurement) or {wide}"
+    widths = sorted({len(row) for _, row in rows})
     got = (
         f"{widths[0]} column{'s' if widths[0] > 1 else ''}"
         if len(widths) == 1
         else f"rows of {' and '.join(map(str, widths))} columns"
     )
     cure = " Columns are separated by commas, not semicolons." if ";" in rows[0][1][0] else ""
-    cure = " Is it transposed?" if len(rows) == wide else cure
-    raise DataError(f"{path}: expected {layouts} for {variable!r} of shape {shape}, got {got}.{cure}")
+    cure = " Is it transposed?" if len(rows) == size else cure
+    of = f"({', '.join('N' if length is None else str(length) for length in shape)})"
+    if size is None:
+        cure = cure or " Say in the first column which data set a row belongs to."
+    return DataError(
+        f"{path}: expected {layouts} for {variable!r} of shape {of if size is None else shape}, got "
+        f"{got}.{cure}"
+    )
 
 
 def _rows(path: Path, widths: set[int], *, may_miss: bool) -> tuple[list[tuple[int, list[str]]], bool]:
@@ -175,23 +235,55 @@ def _in_order(rows: FloatArray) -> Array:
 
 
 def _long(
-    path: Path, rows: list[tuple[int, list[str]]], variable: str, shape: tuple[int, ...], *, may_miss: bool
+    path: Path, rows: _Rows, variable: str, shape: tuple[int | None, ...], *, may_miss: bool
 ) -> tuple[list[str], FloatArray]:
+    """Data sets of one length from a row for each measurement."""
+    datasets = _by_data_set(path, rows, variable, has_position=True, may_miss=may_miss)
+    for label, values in datasets.items():
+        if len(values) != shape[0]:
+            raise DataError(
+                f"{path}: expected {shape[0]} rows in each data set, got {len(values)} in {label!r}."
+                + (" What is missing has a row, with an empty value." if may_miss else "")
+            )
+    return list(datasets), np.array(list(datasets.values()))
+
+
+def _by_data_set(
+    path: Path, rows: _Rows, variable: str, *, has_position: bool, may_miss: bool
+) -> dict[str, FloatArray]:
+    """Elements of each data set, (N_i, d), in the order of their positions, or else of the file."""
     datasets: dict[str, list[tuple[float, FloatArray]]] = {}
+    before = None
     for line, row in rows:
-        (position,) = _numbers(path, line, row[1:2], variable="position", may_miss=False)
-        values = _numbers(path, line, row[2:], variable=variable, may_miss=may_miss)
-        datasets.setdefault(row[0], []).append((position, values))
+        label, cells = row[0], row[1 + has_position :]
+        position = float(line)
+        if has_position:
+            _refuse_empty(path, line, row)
+            (position,) = _numbers(path, line, row[1:2], variable="position", may_miss=False)
+        elif label in datasets and label != before:
+            raise DataError(
+                f"{path}, line {line}: expected the rows of a data set one after the other, as there are no "
+                f"positions, got {label!r} again after {before!r}. Sort them, or add a column of positions."
+            )
+        values = _numbers(path, line, cells, variable=variable, may_miss=may_miss)
+        datasets.setdefault(label, []).append((position, values))
+        before = label
     for label, measurements in datasets.items():
         if len({position for position, _ in measurements}) < len(measurements):
             raise DataError(f"{path}: expected each position once in a data set, got one twice in {label!r}.")
-        if len(measurements) != shape[0]:
-            raise DataError(
-                f"{path}: expected {shape[0]} rows in each data set, got {len(measurements)} in {label!r}."
-                + (" What is missing has a row, with an empty value." if may_miss else "")
-            )
-    ordered = [[values for _, values in sorted(m, key=lambda item: item[0])] for m in datasets.values()]
-    return list(datasets), np.array(ordered)
+    return {
+        label: np.array([values for _, values in sorted(measurements, key=lambda item: item[0])])
+        for label, measurements in datasets.items()
+    }
+
+
+def _refuse_empty(path: Path, line: int, row: list[str]) -> None:
+    """Raise DataError for a data set that has a label, and nothing else."""
+    if not any(row[1:]):
+        raise DataError(
+            f"{path}, line {line}: expected a position and values, got none of {row[0]!r}. Delete the line; "
+            "a data set without elements cannot be said in CSV, but in .npz or in Python."
+        )
 
 
 def _numbers(path: Path, line: int, cells: list[str], *, variable: str, may_miss: bool) -> FloatArray:

@@ -212,7 +212,8 @@ class Experiment(Settings):
     """Import path of a simulator, such as `mine:SIMULATOR` for a name in mine.py beside the file."""
     observations: str | None = None
     """With `simulator`: real data sets, .csv for a single variable, or .npz or .safetensors by name,
-    (num_datasets, ...), raw space."""
+    (num_datasets, ...), raw space. Data sets of different lengths: .csv with one row a measurement (data set,
+    position, values), or what `sbi_models.datasets.to_arrays` gives, in .npz or .safetensors."""
     parameter_names: dict[str, list[str]] = Field(default_factory=dict)
     """With `simulator`: names of the components of inference variables; where there are none, they are
     numbered."""

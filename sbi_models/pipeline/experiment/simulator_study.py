@@ -1,17 +1,23 @@
 """The study of an experiment that names a simulator, and perhaps a file with real observations."""
 
-from functools import cache
+from copy import copy
+from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
 
 from sbi_models.datasets import read_file
+from sbi_models.datasets.schemas import is_open, kind_of
 from sbi_models.errors import ConfigurationError, DataError, suggest
 from sbi_models.pipeline.experiment.observations import read_observations
 from sbi_models.pipeline.experiment.settings import Experiment
 from sbi_models.pipeline.experiment.study import Quantity, Reference
+from sbi_models.ragged import joined
 from sbi_models.simulators import Simulator
 from sbi_models.types import Array, Variables
+
+_SEVERAL_BLOCKS = 8
 
 
 class PlainStudy:
@@ -76,8 +82,9 @@ class PlainStudy:
             labels, values = read_observations(
                 path,
                 names[0],
-                self._row[names[0]].shape[1:],
+                tuple(kind_of(self._row[names[0]])["shape"]),
                 may_miss=names[0] in self._experiment.may_miss,
+                any_length=partial(self._differs_in_length, names[0]),
             )
             return labels, {names[0]: values}
         if not path.is_file():
@@ -93,6 +100,11 @@ class PlainStudy:
             )
         return [str(i + 1) for i in range(counts[names[0]])], {name: variables[name] for name in names}
 
+    def _differs_in_length(self, name: str) -> bool:
+        """Whether simulations differ in their number of elements of a summary variable."""
+        is_summarized = name in self._experiment.summary_variables
+        return is_summarized and is_open(kind_of(several_rows(self.simulator)[name]))
+
     def evaluate(self, draws: Variables) -> list[Array]:
         """Each component of the parameters."""
         flat = [draws[name].reshape(*draws[name].shape[:2], -1) for name in self.parameter_names]
@@ -106,13 +118,25 @@ class PlainStudy:
 
 def first_row(simulator: Simulator) -> Variables:
     """Row 0 of the table of seed 0, which shows the variables and their shapes."""
-    return {name: value[:1] for name, value in first_rows(simulator).items()}
+    return {name: joined([value[:1]]) for name, value in first_rows(simulator).items()}
 
 
 @cache
 def first_rows(simulator: Simulator) -> Variables:
     """The first block of the table of seed 0, simulated once: it shows constants of the simulator, too."""
     return simulator.rows(0, simulator.block_size, seed=0, progress=False)
+
+
+@cache
+def several_rows(simulator: Simulator) -> Variables:
+    """The first eight blocks of the table of seed 0, which show whether data sets differ in length.
+
+    Rows that fail for good hold NaN, however many may fail.
+    """
+    lenient = copy(simulator)
+    if simulator.failures.allowed:
+        lenient.failures = replace(simulator.failures, allowed=1.0)
+    return lenient.rows(0, _SEVERAL_BLOCKS * simulator.block_size, seed=0, progress=False)
 
 
 def study_simulator(experiment: Experiment, thing: object) -> Simulator:

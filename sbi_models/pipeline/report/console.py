@@ -97,7 +97,13 @@ class PipelineConsole:
 
     def simulated(self, simulations: Simulations, reused: bool) -> None:
         """Simulations are on disk."""
-        counts = ", ".join(f"{_grouped(n)} {purpose}" for purpose, n in simulations.num_simulations.items())
+        contexts = {
+            purpose: f" (of {_grouped(n)} contexts)" for purpose, n in simulations.num_contexts.items()
+        }
+        counts = ", ".join(
+            f"{_grouped(n)} {purpose}{contexts.get(purpose, '')}"
+            for purpose, n in simulations.num_simulations.items()
+        )
         there = sum(simulations.num_simulations.values()) - simulations.made
         more = "" if reused or there <= 0 else f"; {_grouped(there)} were there"
         self._done(simulations, reused, f"{counts} simulations{more}")

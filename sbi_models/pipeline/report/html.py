@@ -15,9 +15,15 @@ from typing import Any, Self
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from sbi_models.pipeline.experiment.question import Question
-from sbi_models.pipeline.experiment.simulator_study import first_row
 from sbi_models.pipeline.experiment.yaml_files import as_yaml
-from sbi_models.pipeline.outcomes import Composition, FilesOutcome, Inference, ModelDiagnosis, PipelineResult
+from sbi_models.pipeline.outcomes import (
+    Composition,
+    FilesOutcome,
+    Inference,
+    ModelDiagnosis,
+    PipelineResult,
+    Simulations,
+)
 from sbi_models.pipeline.report.numbers import number
 from sbi_models.pipeline.report.tables import (
     certificate_rows,
@@ -125,7 +131,7 @@ def make_report(question: Question, result: PipelineResult, run: RunRecord) -> s
         members=_members(result),
         choices=result.training.choices,
         figures=_pictures(diagnosis, leave_out=diagnosis.custom_figures.values()),
-        sampling=_sampling(question, model["address"]),
+        sampling=_sampling(question, result.simulations, model["address"]),
         settings=redacted(as_yaml(question.experiment)),
         params=sorted(run.params.items()),
         lineage=_lineage(result, run),
@@ -223,11 +229,11 @@ def _pictures(
     return [Picture.read(paths[name]) for name in names if only is None or name in only]
 
 
-def _sampling(question: Question, address: str) -> dict[str, Any]:
+def _sampling(question: Question, simulations: Simulations, address: str) -> dict[str, Any]:
     """Examples of drawing for other observations, on the command line, in Python, and over HTTP."""
-    row, experiment = first_row(question.study.simulator), question.experiment
+    schema, experiment = simulations.store("training").manifest["schema"], question.experiment
     names = [*experiment.summary_variables, *experiment.inference_conditions]
-    shapes = {name: row[name].shape[1:] for name in names}
+    shapes = {name: tuple(schema[name]["shape"]) for name in names}
     return {
         "note": "" if experiment.sequential is None else NEAR,
         "file": len(names) == 1,
@@ -238,18 +244,26 @@ def _sampling(question: Question, address: str) -> dict[str, Any]:
     }
 
 
-def _python_example(address: str, shapes: Mapping[str, tuple[int, ...]], target: str) -> str:
+def _python_example(address: str, shapes: Mapping[str, tuple[int | None, ...]], target: str) -> str:
     conditions = ", ".join(f"{name!r}: {_variable(name)}" for name in shapes)
     lines = ["import sbi_models as bf", "", f"model = bf.load({address!r})"]
-    lines += [
-        f"# {_variable(name)}: an array of shape {_shape(('n', *shape))}" for name, shape in shapes.items()
-    ]
+    lines += [f"# {_variable(name)}: {_described(shape)}" for name, shape in shapes.items()]
     lines += [f"draws = model.sample(num_samples=1000, conditions={{{conditions}}}, seed=1)[{target!r}]"]
     return "\n".join([*lines, f"certificates = model.certify({{{conditions}}})"])
 
 
 def _variable(name: str) -> str:
     return name if name.isidentifier() else "observations"
+
+
+def _described(shape: tuple[int | None, ...]) -> str:
+    """The array that a condition is, or the list of arrays if its data sets differ in length."""
+    one = tuple("N" if length is None else length for length in shape)
+    return (
+        f"a list of n arrays of shape {_shape(one)}, for any N"
+        if None in shape
+        else (f"an array of shape {_shape(('n', *one))}")
+    )
 
 
 def _shape(sizes: tuple[Any, ...]) -> str:
@@ -278,6 +292,7 @@ def _lineage(result: PipelineResult, run: RunRecord) -> dict[str, Any]:
             {
                 "purpose": purpose,
                 "number": number,
+                "contexts": simulations.num_contexts.get(purpose),
                 "hash": hashes.get(purpose, simulations.content_hash[purpose]),
             }
             for purpose, number in simulations.num_simulations.items()

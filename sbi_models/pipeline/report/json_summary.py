@@ -33,6 +33,7 @@ def pipeline_summary(flow: str, experiment_name: str, result: PipelineResult) ->
             "comparisons": [comparison.model_dump() for comparison in gate.comparisons],
         },
         "simulations": result.simulations.num_simulations,
+        "contexts": result.simulations.num_contexts or None,
         "verdict": result.diagnosis.verdict,
         "posteriors": None if inference is None else inference.table,
         "certificates": None if inference is None else inference.certificates,

@@ -15,14 +15,16 @@ from sbi_models import seeding
 from sbi_models.datasets import SimulationStore, num_shared
 from sbi_models.errors import DataError, SimulationError
 from sbi_models.pipeline.cache import content_key, simulator_fingerprint
+from sbi_models.pipeline.contexts import num_contexts
 from sbi_models.pipeline.engines import ATTEMPTS, spread
 from sbi_models.pipeline.experiment.question import Question
 from sbi_models.pipeline.experiment.settings import Experiment
 from sbi_models.pipeline.folders import forget, work_folder
 from sbi_models.pipeline.outcomes import Simulations
 from sbi_models.pipeline.steps.task import done, step
+from sbi_models.ragged import fine_rows, is_ragged, leaves, real_or_ragged
 from sbi_models.simulators import Simulator
-from sbi_models.types import Variables
+from sbi_models.types import Array, Variables
 
 _SECONDS_OF_A_CHECK, _ROWS_OF_A_CHECK = 0.25, 256
 """For how long, and how many at most, simulations of a store are computed again before it is used again."""
@@ -106,10 +108,17 @@ def simulate(question: Question, stores: list[StoreOrigin], seconds: float = 0.0
         stores={store.purpose: store.folder for store in stores},
         content_hash={purpose: store.content_hash for purpose, store in finished.items()},
         num_simulations={purpose: store.num_simulations for purpose, store in finished.items()},
+        num_contexts=_contexts(question.study.simulator, finished),
         **done(started),
     )
     _refuse_shared(simulations)
     return simulations
+
+
+def _contexts(simulator: Simulator, stores: dict[str, SimulationStore]) -> dict[str, int]:
+    """Number of contexts of each store; empty for a simulator without `meta_fn`."""
+    names = simulator.context_names
+    return {purpose: num_contexts(store, names) for purpose, store in stores.items()} if names else {}
 
 
 def simulations_of(question: Question, *, fresh: bool = False) -> tuple[Simulations, bool]:
@@ -238,7 +247,7 @@ def refuse_stale(question: Question) -> None:
             stop = min(start + size, store.num_simulations)
             stored = store.rows(start, stop)
             sure = [value for name, value in stored.items() if name not in question.experiment.may_miss]
-            if all(np.isfinite(value).all() for value in sure):  # what failed for good is NaN
+            if all(fine_rows(value, np.isfinite).all() for value in sure):  # what failed for good is NaN
                 now = simulator.rows(start, stop, seed=origin.seed, progress=False)
                 _compare(stored, now, origin.folder, start)
             if monotonic() > until:
@@ -247,19 +256,24 @@ def refuse_stale(question: Question) -> None:
 
 def _compare(stored: Variables, now: Variables, folder: str, row: int) -> None:
     for name, value in stored.items():
-        new = now.get(name)
-        scale = float(np.abs(np.nan_to_num(value.astype(np.float64))).max(initial=0.0))
-        if (
-            new is None
-            or new.shape != value.shape
-            or not np.allclose(new, value, rtol=1e-5, atol=1e-8 * scale, equal_nan=True)
-        ):
+        sizes = (np.abs(np.nan_to_num(leaf.astype(np.float64))).max(initial=0.0) for leaf in leaves(value))
+        scale = float(max(sizes, default=0.0))
+        one, other = (real_or_ragged(rows.get(name, []), repr(name)) for rows in (now, stored))
+        if not _is_close(one, other, atol=1e-8 * scale):
             raise DataError(
                 f"Expected the simulations in {folder} to be those that the simulator gives now, got "
                 f"another {name!r} in row {row} or those after it. Something has changed that its code does "
                 "not show: name files and environment variables that it reads under depends_on, or "
                 "simulate and train anew: sbi-models run --fresh."
             )
+
+
+def _is_close(one: Array, other: Array, *, atol: float) -> bool:
+    """Whether two variables have the same lengths, and numbers up to rounding."""
+    if is_ragged(one) or is_ragged(other):
+        same = one.dtype == other.dtype and one.shape == other.shape
+        return same and all(_is_close(a, b, atol=atol) for a, b in zip(one, other, strict=True))
+    return one.shape == other.shape and np.allclose(one, other, rtol=1e-5, atol=atol, equal_nan=True)
 
 
 def refuse_not_finite(
@@ -276,8 +290,7 @@ def refuse_not_finite(
     """
     for name in (name for name in experiment.variables if name in rows):
         may_miss = name in experiment.may_miss
-        fine = ~np.isinf(rows[name]) if may_miss else np.isfinite(rows[name])
-        bad = np.flatnonzero(~fine.reshape(len(rows[name]), -1).all(axis=1))
+        bad = np.flatnonzero(~fine_rows(rows[name], _is_not_inf if may_miss else np.isfinite))
         if bad.size:
             row, total = start + int(bad[0]), len(rows[name])
             failed = ", which failed for good" if row in simulator.last_report.failed else ""
@@ -289,6 +302,10 @@ def refuse_not_finite(
                 "simulations drawn again: make_simulator(..., failures=FailurePolicy(retries=3, "
                 f"non_finite=True)).{_if_missing(experiment, name)}"
             )
+
+
+def _is_not_inf(value: Array) -> Array:
+    return np.asarray(~np.isinf(value))
 
 
 def _if_missing(experiment: Experiment, name: str) -> str:
