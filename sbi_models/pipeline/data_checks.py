@@ -13,9 +13,10 @@ from sbi_models.errors import ConfigurationError, DataError, SbiModelsError
 from sbi_models.pipeline.experiment.adapter_steps import adapter_of
 from sbi_models.pipeline.experiment.question import Question
 from sbi_models.pipeline.experiment.settings import Experiment
-from sbi_models.pipeline.experiment.simulator_study import first_row, several_rows
+from sbi_models.pipeline.experiment.simulator_study import first_row
 from sbi_models.pipeline.steps.simulate import refuse_not_finite
 from sbi_models.ragged import axes_of_any_length, fine_rows, is_ragged, padded
+from sbi_models.simulators.contexts import several_rows
 from sbi_models.types import Variables
 
 

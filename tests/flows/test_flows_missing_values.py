@@ -27,7 +27,6 @@ from sbi_models.pipeline.steps.simulate import refuse_not_finite, refuse_stale, 
 from sbi_models.pipeline.steps.train import train_key, train_workflow, workflow_of
 
 pytestmark = pytest.mark.xdist_group("flows-missing")
-
 USUAL = "5,9,,21,NA,42,58,77,98,nan,150,170,190,205\n"  # three days of an epidemic are missing
 MOSTLY_MISSING = "5,,,,,,,,,,,,,\n"
 

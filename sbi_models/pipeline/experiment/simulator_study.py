@@ -1,7 +1,5 @@
 """The study of an experiment that names a simulator, and perhaps a file with real observations."""
 
-from copy import copy
-from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 
@@ -15,9 +13,8 @@ from sbi_models.pipeline.experiment.settings import Experiment
 from sbi_models.pipeline.experiment.study import Quantity, Reference
 from sbi_models.ragged import joined
 from sbi_models.simulators import Simulator
+from sbi_models.simulators.contexts import several_rows
 from sbi_models.types import Array, Variables
-
-_SEVERAL_BLOCKS = 8
 
 
 class PlainStudy:
@@ -128,17 +125,6 @@ def first_rows(simulator: Simulator) -> Variables:
 
 
 @cache
-def several_rows(simulator: Simulator) -> Variables:
-    """The first eight blocks of the table of seed 0, which show whether data sets differ in length.
-
-    Rows that fail for good hold NaN, however many may fail.
-    """
-    lenient = copy(simulator)
-    if simulator.failures.allowed:
-        lenient.failures = replace(simulator.failures, allowed=1.0)
-    return lenient.rows(0, _SEVERAL_BLOCKS * simulator.block_size, seed=0, progress=False)
-
-
 def study_simulator(experiment: Experiment, thing: object) -> Simulator:
     """The object at the import path of a simulator; raises ConfigurationError if it is none."""
     if not isinstance(thing, Simulator):
