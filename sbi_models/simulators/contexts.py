@@ -2,6 +2,7 @@
 
 from copy import copy
 from dataclasses import replace
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -44,6 +45,7 @@ def known_contexts(simulator: "Simulator", data: Variables) -> Variables:
     return known
 
 
+@cache
 def several_rows(simulator: "Simulator") -> Variables:
     """The first eight blocks of the table of seed 0, which show whether data sets differ in length.
 

@@ -124,7 +124,6 @@ def first_rows(simulator: Simulator) -> Variables:
     return simulator.rows(0, simulator.block_size, seed=0, progress=False)
 
 
-@cache
 def study_simulator(experiment: Experiment, thing: object) -> Simulator:
     """The object at the import path of a simulator; raises ConfigurationError if it is none."""
     if not isinstance(thing, Simulator):
