@@ -4,7 +4,7 @@
     python benchmarks/any_length.py normal [online | offline | disk]
     python benchmarks/any_length.py speed
 
-Regression: a line through N points, N from 5 to 50, drawn for each batch of 64 simulations. Normal: mean and
+Regression: a line through N points, N from 5 to 50, drawn for each 16 simulations. Normal: mean and
 variance of N normal numbers, N from 3 to 200, drawn for each row. Printed for each N: the error of the
 posterior mean in exact sds (root mean square over data sets), and the ratio of posterior to exact sds. Speed:
 seconds of training on sets of mixed lengths, over those on as many elements in sets of one length.
@@ -20,7 +20,7 @@ import numpy as np
 
 import sbi_models as bf
 
-_TESTS, _DRAWS, _EPOCHS, _BATCHES = 100, 2000, 60, 100
+_TESTS, _DRAWS, _EPOCHS, _BATCHES, _ROWS = 100, 2000, 60, 100, 256
 
 
 def regression() -> None:
@@ -39,7 +39,6 @@ def regression() -> None:
         [prior, likelihood],
         meta_fn=lambda rng: {"number": rng.integers(5, 51)},
         is_batched=True,
-        block_size=64,
     )
     workflow = bf.BasicWorkflow(
         simulator=simulator,
@@ -49,7 +48,7 @@ def regression() -> None:
         inference_network="coupling_flow",
         seed=1,
     )
-    workflow.fit_online(epochs=_EPOCHS, num_batches_per_epoch=_BATCHES, batch_size=64)
+    workflow.fit_online(epochs=_EPOCHS, num_batches_per_epoch=_BATCHES, batch_size=_ROWS)
     for number in (5, 20, 50, 80):
         data = simulator.sample(_TESTS, seed=number, number=number)
         draws = workflow.sample(num_samples=_DRAWS, conditions={"xy": data["xy"]}, seed=2)["beta"]
@@ -85,17 +84,17 @@ def normal(way: str = "online") -> None:
         inference_network="coupling_flow",
         seed=1,
     )
-    rows = 64 * _BATCHES * 5
+    rows = _ROWS * _BATCHES * 5
     if way == "online":
-        workflow.fit_online(epochs=_EPOCHS, num_batches_per_epoch=_BATCHES, batch_size=64)
+        workflow.fit_online(epochs=_EPOCHS, num_batches_per_epoch=_BATCHES, batch_size=_ROWS)
     elif way == "offline":
-        workflow.fit_offline(simulator.sample(rows, seed=5), epochs=_EPOCHS // 5, batch_size=64)
+        workflow.fit_offline(simulator.sample(rows, seed=5), epochs=_EPOCHS // 5, batch_size=_ROWS)
     else:
         with tempfile.TemporaryDirectory() as folder:
             for part in range(10):
                 data = simulator.rows(part * rows // 10, (part + 1) * rows // 10, seed=5, progress=False)
                 np.savez(Path(folder, f"{part}.npz"), **bf.datasets.to_arrays(data))
-            workflow.fit_disk(folder, pattern="*.npz", epochs=_EPOCHS // 5, batch_size=64)
+            workflow.fit_disk(folder, pattern="*.npz", epochs=_EPOCHS // 5, batch_size=_ROWS)
     held_out = simulator.sample(2000, seed=6)
     print(f"{way}: held-out loss {-np.mean(workflow.log_prob(held_out)):.3f}")
     for number in (3, 10, 50, 200):
@@ -150,7 +149,9 @@ def speed() -> None:
 
 def _report(number: int, errors: list, ratios: list) -> None:
     rms, ratio = np.sqrt(np.mean(np.square(errors), axis=0)), np.mean(ratios, axis=0)
-    print(f"N={number:4d}  mean within {np.round(rms, 3)} exact sds, sd {np.round(ratio, 3)} of the exact one")
+    print(
+        f"N={number:4d}  mean within {np.round(rms, 3)} exact sds, sd {np.round(ratio, 3)} of the exact one"
+    )
 
 
 if __name__ == "__main__":
