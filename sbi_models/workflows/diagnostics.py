@@ -9,7 +9,7 @@ import numpy as np
 from sbi_models import diagnostics, seeding
 from sbi_models.approximators import Approximator
 from sbi_models.approximators.discrete import discrete_variables_of
-from sbi_models.approximators.validation import as_variables
+from sbi_models.approximators.validation import as_variables, check_shapes
 from sbi_models.arguments import known_arguments, positive_int
 from sbi_models.errors import ConfigurationError, DataError, suggest
 from sbi_models.numeric_input import real_array
@@ -226,6 +226,8 @@ class DiagnosticsMixin(ABC):
             test_data = self._test_simulations(test_data, seed)
         names = self.approximator.inference_names
         truth = as_variables(test_data, names, what="test data")
+        if self.approximator.is_built:
+            check_shapes(truth, self.approximator.shapes, "test data")
         if samples is None:
             samples = self.approximator.sample(
                 num_samples=num_samples, conditions=test_data, seed=seeding.derive(seed, "test draws")

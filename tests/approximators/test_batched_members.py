@@ -177,7 +177,7 @@ def test_inference_networks_train_as_side_by_side(inference):
 @pytest.mark.parametrize("summary", sorted(set(names(SummaryNetwork)) - CANNOT.keys()))
 def test_summary_networks_train_as_side_by_side(summary):
     """The same for members with a summary network, and with a mask where one can be given."""
-    shape = (6, 5, 2) if summary == "convolutional_network" else (6, 2)
+    shape = {"convolutional_network": (6, 5, 2), "nested_set": (3, 6, 2)}.get(summary, (6, 2))
     check_same(shape, (0.5,), summary=summary)
     if shape == (6, 2) and summary != "fusion_network":
         check_same(shape, (0.5,), summary=summary, masks={"summary_variables": "mask"})

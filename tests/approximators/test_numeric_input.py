@@ -46,7 +46,7 @@ REFUSED = {
     "missing in pandas": (pd.DataFrame(X).astype("Float64").mask(MASK), r"got object of (float|NAType)"),
     "categories": (pd.Series(["a", "b"] * (N // 2)).astype("category"), r"got object of str"),
     "records": (np.zeros(N, dtype=[("a", float), ("b", float)]), r"real numbers .*one by one"),
-    "ragged": ([[1.0, 2.0]] * (N - 1) + [[1.0]], r"of one shape .*ragged"),
+    "widths": ([[[1.0, 2.0]]] * (N - 1) + [[[1.0]]], r"of one shape .*ragged|in their length alone"),
 }
 TAKEN = {
     "lists": X.tolist(),

@@ -138,6 +138,7 @@ def test_a_round_has_the_widening_of_the_settings(tmp_path: Path, monkeypatch: p
         condition_names=("x",),
         may_miss=frozenset(),
         shapes={"theta": (2,)},
+        is_built=False,
     )
     monkeypatch.setattr(rounds, "load_approximator", lambda file: model)
     found = rounds.sequential.fn(question_of(load_experiment(path)), SimpleNamespace(model="file"))

@@ -66,7 +66,7 @@ def with_value(name, value, row=17):
         ({"theta": DATA["theta"]}, r"'x' is missing in the training data"),
         (
             {"theta": DATA["theta"], "x": [[1.0], [2.0, 3.0]]},
-            r"numbers of one shape in variable 'x' of the .*, got ragged",
+            r"the same number of rows in every variable of the .* 'theta' 64, 'x' 2",
         ),
         (
             {"theta": DATA["theta"], "x": np.array(["a"] * 64)},

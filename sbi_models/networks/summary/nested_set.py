@@ -43,7 +43,7 @@ class NestedSet(SummaryNetwork):
             "NestedSet summarizes sets of sets",
             input_shape,
             ("groups", "set_size", "features"),
-            "Give each data set as groups of one or several elements.",
+            "Add an axis of groups: x[:, None].",
         )
         self.elements.build(input_shape[1:])
         self.groups.build((input_shape[0], self.elements.summary_dim))
