@@ -42,7 +42,7 @@ FLOOR = 8
 QUICK = 2
 """CPU seconds, while it is traced, beyond which a test is not asked."""
 
-BUDGET = 8
+BUDGET = 40
 """CPU seconds of the tests that one mutant is judged by, the fastest first."""
 
 WEIGHTS = {"part": 4, "constant": 3, "arithmetic": 3, "boundary": 3, "axis": 3, "swap": 3, "default": 3}
@@ -332,6 +332,26 @@ def table(chosen: Sequence[tuple[Module, list[Mutant]]], records: Records) -> tu
     return [*head, *lines, _row("**all**", sums)], enough
 
 
+def reasons(chosen: Sequence[tuple[Module, list[Mutant]]]) -> list[str]:
+    """Rows of Markdown of the mutants of a sample that compute the same."""
+    same = equivalent()
+    return [
+        "| file, function | | becomes | why it is the same |",
+        "|---|---|---|---|",
+        *(
+            f"| {m.file.removeprefix('sbi_models/')}, {m.function or '-'} | {_code(m.original)} "
+            f"| {_code(m.mutated)} | {same[m.name]} |"
+            for _, mutants in chosen
+            for m in mutants
+            if m.name in same
+        ),
+    ]
+
+
+def _code(text: str) -> str:
+    return f"`{text}`".replace("|", r"\|")
+
+
 def _row(name: str, counts: list[int]) -> str:
     mutants, same, killed = counts
     share = f"{100 * killed / (mutants - same):.0f} %" if mutants > same else "-"
@@ -358,7 +378,7 @@ def main() -> None:
     chosen = [(module, mutants) for module, mutants in chosen if re.search(options.module, module.name)]
     unsound = [] if options.table else run(chosen, options, records)
     rows, enough = table(chosen, records)
-    print("\n".join(rows))
+    print("\n".join([*rows, "", *reasons(chosen), ""]))
     for module, mutants in chosen:
         for mutant in mutants:
             result = records.get(mutant)

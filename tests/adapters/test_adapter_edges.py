@@ -5,7 +5,8 @@ import inspect
 import pytest
 import torch
 from test_adapter_supports import WithSupport, full
-from torch.distributions import constraints
+from torch.distributions import TransformedDistribution, Uniform, constraints
+from torch.distributions.transforms import Transform as Map
 from transform_cases import normal
 
 from sbi_models.adapters import Adapter
@@ -89,3 +90,19 @@ def test_bounds_keep_all_digits_of_the_numbers_that_a_prior_was_made_of():
     """Bounds of 0.1 and 0.7 are those numbers, and not the float32 next to them."""
     settings = A.constrain("x", prior=WithSupport(constraints.interval(0.1, 0.7))).transforms[0].config()
     assert (settings["lower"], settings["upper"]) == (0.1, 0.7)
+
+
+class Fold(Map):
+    """x^2 of a user, who says that it is not one-to-one and gives the sign of one half."""
+
+    domain, codomain, bijective, sign = constraints.real, constraints.nonnegative, False, 1
+
+    def _call(self, x):
+        return x.square()
+
+
+def test_a_map_that_is_not_one_to_one_has_the_support_of_its_values():
+    """Ends of the support go through maps that are one-to-one only: x^2 of x in (-2, 3) is not in (4, 9)."""
+    prior = TransformedDistribution(Uniform(full(-2.0), full(3.0)), [Fold()])
+    settings = A.constrain("x", prior=prior).transforms[0].config()
+    assert (settings["lower"], settings["upper"]) == (0.0, None)
