@@ -249,8 +249,7 @@ def _axes(node: ast.Call, name: str, source: Source) -> Iterator[Edit]:
     values = [keyword.value for keyword in node.keywords if keyword.arg in AXES]
     values += node.args[:1] if name in REDUCTIONS and isinstance(node.func, ast.Attribute) else []
     for value in values:
-        if source.text(value) in {"0", "1", "-1", "-2"}:
-            other = "0" if source.text(value) == "-1" else "-1"
+        if other := {"0": "-1", "1": "0", "-1": "0", "-2": "-1"}.get(source.text(value)):
             yield "axis", source.start(value), source.end(value), other
 
 

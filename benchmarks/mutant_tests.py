@@ -167,16 +167,18 @@ class _Limit:
     """Plugin that fails a test that takes too much CPU time, however busy the machine is."""
 
     def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
+        self.seconds, self.slow, self.current = seconds, set[str](), ""
 
     @pytest.hookimpl(hookwrapper=True)
-    def pytest_runtest_call(self) -> Iterator[None]:
+    def pytest_runtest_call(self, item: pytest.Item) -> Iterator[None]:
+        self.current = item.nodeid
         signal.signal(signal.SIGPROF, self._fail)
         signal.setitimer(signal.ITIMER_PROF, self.seconds)
         yield
         signal.setitimer(signal.ITIMER_PROF, 0)
 
     def _fail(self, _number: int, _frame: FrameType | None) -> None:
+        self.slow.add(self.current)
         pytest.fail(f"Timeout of {self.seconds:.0f} CPU seconds")
 
 
@@ -191,9 +193,10 @@ def observe(paths: Sequence[str], root: Path, output: Path, longest: float) -> s
     A test has the lines and the time of the fixtures that it shares, too. One that takes more than `longest`
     CPU seconds is left out.
     """
-    watcher = _Watcher(str(root / "sbi_models"), str(root / "tests"))
+    limit = _Limit(longest)
+    watcher = _Watcher(str(root / "sbi_models"), str(root / "tests"), limit)
     with watcher.caches():
-        pytest.main([*OPTIONS, *paths], plugins=[watcher, _Limit(longest)])
+        pytest.main([*OPTIONS, *paths], plugins=[watcher, limit])
     output.write_text(json.dumps(watcher.tests()))
     return "\n".join(watcher.failures)
 
@@ -207,14 +210,13 @@ CALLS = 100
 class _Watcher:
     """Plugin that notes the lines that are executed in each test, fixture and cached function."""
 
-    def __init__(self, package: str, tests: str) -> None:
-        self.package, self.own = package, (package, tests)
+    def __init__(self, package: str, tests: str, limit: _Limit) -> None:
+        self.package, self.own, self.slow = package, (package, tests), limit.slow
         self.stack: list[set[Line]] = [set()]
         self.calls: Counter[CodeType] = Counter()
         self.shared: dict[int, tuple[set[Line], float]] = {}
         self.results: dict[str, dict[str, Any]] = {}
         self.failures: list[str] = []
-        self.slow: set[str] = set()
 
     def _trace(self, frame: FrameType, event: str, _arg: Any) -> Any:
         """The tracer of the lines of a call; none of a function that was called often."""
@@ -265,9 +267,7 @@ class _Watcher:
         self.shared[id(fixturedef)] = (lines, max(seconds, took))
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if report.failed and "Timeout" in str(report.longrepr):
-            self.slow.add(report.nodeid)
-        elif report.failed:
+        if report.failed and report.nodeid not in self.slow:
             self.failures.append(f"{report.nodeid} ({report.when}): {str(report.longrepr)[-300:]}")
         elif report.skipped:
             self.slow.add(report.nodeid)

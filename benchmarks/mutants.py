@@ -20,9 +20,9 @@ import sys
 import time
 import tomllib
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +39,10 @@ TOTAL, EACH = 92, 90
 FLOOR = 8
 """Mutants of a module, however small."""
 
-QUICK = 2
+QUICK = 1
 """CPU seconds, while it is traced, beyond which a test is not asked."""
 
-BUDGET = 40
+BUDGET = 10
 """CPU seconds of the tests that one mutant is judged by, the fastest first."""
 
 WEIGHTS = {"part": 4, "constant": 3, "arithmetic": 3, "boundary": 3, "axis": 3, "swap": 3, "default": 3}
@@ -140,54 +140,68 @@ def shares(
 
 
 class Observations:
-    """Which tests execute which lines, kept until tests or modules change."""
+    """Which tests execute which lines, kept for each file of tests until it or what it executes changes.
 
-    def __init__(self, root: Path, rows: Sequence[Module]) -> None:
-        self.root, self.rows = root, rows
+    Args:
+        root: copy of the project.
+        files: files whose lines count.
+    """
+
+    def __init__(self, root: Path, files: Sequence[str]) -> None:
+        self.root, self.files = root, set(files)
 
     def of(self, module: Module) -> dict[str, Any]:
-        """Tests of a module: seconds, and lines of the files of the package.
+        """Quick tests of a module, its doctests included: seconds, and lines by file.
 
         Raises:
             SystemExit: if tests fail without an edit.
         """
-        together = [row for row in self.rows if row.tests == module.tests]
-        sources = sorted({file for row in together for file in row.files})
-        tests = sorted(
-            str(path.relative_to(self.root))
-            for name in module.tests
-            for path in (
-                [self.root / name] if name.endswith(".py") else (self.root / name).rglob("test_*.py")
-            )
-        )
-        helpers = sorted({p for test in tests for p in (self.root / test).parent.glob("*.py")})
-        helpers = [p for p in helpers if not p.name.startswith("test_")]
-        state = {name: _sha(self.root / name) for name in [*tests, *sources]}
-        state[""] = hashlib.sha256("".join(map(_sha, helpers)).encode()).hexdigest()
-        kept = WORK / f"lines-{hashlib.sha256(json.dumps([tests, sources]).encode()).hexdigest()[:8]}.json"
-        before = json.loads(kept.read_text()) if kept.exists() else {"state": {}, "tests": {}}
-        stale = [name for name in state if state[name] != before["state"].get(name)]
-        if any(name in stale for name in ["", *sources]):
-            before, stale = {"state": {}, "tests": {}}, [*tests, *sources]
-        if stale:
-            found = self._observe(stale)
-            old = {k: v for k, v in before["tests"].items() if k.split("::")[0] not in stale}
-            kept.write_text(json.dumps({"state": state, "tests": old | found}))
-            return old | found
-        return before["tests"]
+        paths = [path for name in module.tests for path in sorted(self._files(self.root / name))]
+        names = [*(str(path.relative_to(self.root)) for path in paths), *module.files]
+        return {test: entry for name in names for test, entry in self._tests(name).items()}
 
-    def _observe(self, paths: list[str]) -> dict[str, Any]:
-        print(f"tracing {len(paths)} files of tests: {paths[0]} ...", flush=True)
+    @staticmethod
+    def _files(path: Path) -> Iterator[Path]:
+        yield from [path] if path.is_file() else path.rglob("test_*.py")
+
+    def _tests(self, name: str) -> dict[str, Any]:
+        kept = WORK / "lines" / f"{name.replace('/', '-')}.json"
+        if kept.exists():
+            entry = json.loads(kept.read_text())
+            if entry["state"] == self._state(name, entry["state"]["sources"]):
+                found: dict[str, Any] = entry["tests"]
+                return found
+        found = self._observe(name)
+        for test in found.values():
+            test["lines"] = {file: lines for file, lines in test["lines"].items() if file in self.files}
+        sources = sorted({file for test in found.values() for file in test["lines"]})
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_text(json.dumps({"state": self._state(name, sources), "tests": found}))
+        return found
+
+    def _state(self, name: str, sources: Iterable[str]) -> dict[str, Any]:
+        """Hashes of a file of tests, of the modules beside it that are none, and of what it executes."""
+        folder = (self.root / name).parent
+        helpers = [
+            p
+            for p in sorted(folder.glob("*.py"))
+            if name.startswith("tests/") and not p.name.startswith("test_")
+        ]
+        own = {str(p.relative_to(self.root)): _sha(p) for p in [self.root / name, *helpers]}
+        return {"tests": own, "sources": {file: _sha(self.root / file) for file in sources}}
+
+    def _observe(self, name: str) -> dict[str, Any]:
         output = self.root.parent / "lines.json"
-        ended = in_fork(self.root, lambda: observe(paths, self.root, output, QUICK), 3 * 3600)
+        ended = in_fork(self.root, lambda: observe([name], self.root, output, QUICK), 3600)
         if ended.word != "passed":
             print((self.root.parent / "log.txt").read_text()[-5000:])
             sys.exit(f"Expected tests that pass without an edit, got {ended.word}:\n{ended.detail}")
         found: dict[str, Any] = json.loads(output.read_text())
-        print(f"{len(found)} quick tests, {ended.seconds:.0f} s", flush=True)
+        print(f"{name}: {len(found)} quick tests, traced in {ended.seconds:.0f} s", flush=True)
         return found
 
 
+@cache
 def _sha(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
@@ -277,7 +291,7 @@ def run(
     all_rows, imports = modules(PROJECT)
     started, done, total, unsound = time.monotonic(), 0, sum(map(len, todo.values())), []
     with copied(PROJECT) as root:
-        observations = Observations(root, all_rows)
+        observations = Observations(root, [file for row in all_rows for file in row.files])
         for module, mutants in todo.items():
             if not mutants:
                 continue
