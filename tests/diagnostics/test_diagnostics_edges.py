@@ -1,14 +1,18 @@
 """Edges of diagnostics: defaults, columns without spread, ties, and thresholds that are met exactly."""
 
 import inspect
+import re
 
 import numpy as np
 import pytest
 
 from sbi_models import diagnostics
-from sbi_models.diagnostics import metrics
+from sbi_models.diagnostics import judge, metrics
+from sbi_models.diagnostics.judging import WIDE, _columns
 from sbi_models.diagnostics.metrics import pearson_r, predictive_check
+from sbi_models.diagnostics.metrics.importance import effective_sample_share, largest_weight_share
 from sbi_models.diagnostics.metrics.information import information, share_like_the_prior
+from sbi_models.diagnostics.metrics.pools import pooled
 from sbi_models.errors import DataError
 
 DEFAULTS = {"level": 0.95, "band": 0.95, "seed": 0, "folds": 5, "num_null": 100, "classifier": "mlp"}
@@ -95,3 +99,95 @@ def test_statistics_that_are_equal_in_all_data_have_p_values_of_one():
     """Ties with the observed data count as low and as high."""
     check = predictive_check(np.full((2, 9, 4), 3.0), np.full((2, 4), 3.0))
     assert (check.p_values == 1.0).all()
+
+
+def test_shares_of_weights_do_not_depend_on_the_scale_of_other_data_sets():
+    """Weights that are a factor of exp(1000) smaller than those of another data set have the same shares."""
+    logs = np.log([[1.0, 3.0, 4.0]]) + np.array([[0.0], [-1000.0], [1000.0]])
+    np.testing.assert_allclose(effective_sample_share(logs), 64 / 26 / 3, rtol=1e-12)
+    np.testing.assert_allclose(largest_weight_share(logs), 0.5, rtol=1e-12)
+
+
+def test_joint_errors_are_mahalanobis_distances_from_the_other_draws():
+    """With few draws of four parameters, the mean squared length of all values of a pool is that of distances
+    to the mean of the others, in their covariance, less what they have in common; one by one."""
+    rng = np.random.default_rng(5)
+    draws, truth = rng.normal(size=(40, 12, 4)), rng.normal(size=(40, 4))
+    _, joint = pooled(draws, truth, np.random.default_rng(0))
+    seen = 0
+    for i in range(40):
+        pool = np.concatenate([draws[i], truth[i : i + 1]])
+        white = (pool - pool.mean(axis=0)) / pool.std(axis=0)
+        values, vectors = np.linalg.eigh(white.T @ white / 13)
+        white = white @ (vectors / np.sqrt(values)) @ vectors.T
+        errors, largest = [], 0.0
+        for k in range(13):
+            others = np.delete(white, k, axis=0)
+            away = others.mean(axis=0) - white[k]
+            length = away @ np.linalg.solve(np.cov(others.T), away)
+            errors.append(-white[k] * np.sqrt(length / (white[k] @ white[k])))
+            largest = max(largest, white[k] @ white[k])
+        if 6.5 < largest < 8:  # (12 + 4) / 2: beyond it lengths are cut
+            seen += 1
+            expected = np.mean(np.square(errors).sum(axis=1)) - np.square(np.mean(errors, axis=0)).sum()
+            assert np.ravel(joint.second)[i] == pytest.approx(expected, rel=1e-9)
+    assert seen > 5
+
+
+def test_one_informative_parameter_is_enough_wherever_it_stands():
+    """A right posterior that knows one of two parameters, the first or the second, is calibrated."""
+    rng = np.random.default_rng(6)
+    truth = rng.normal(size=(100, 2))
+    x = truth + 0.5 * rng.normal(size=(100, 2))
+    known = 0.8 * x[:, None] + np.sqrt(0.2) * rng.normal(size=(100, 40, 2))
+    for unknown in (0, 1):
+        draws = known.copy()
+        draws[..., unknown] = rng.normal(size=(100, 40))
+        verdict = judge(draws, truth)
+        assert verdict.label == "calibrated"
+        assert [row.label for row in verdict.parameters][unknown] == "uninformative"
+
+
+def test_very_many_conditions_become_principal_components():
+    """Of conditions far from 0, in any unit: centred columns at right angles, whose squared lengths are the
+    largest eigenvalues of the correlations, then mean and sd of each row, and the share that is missing."""
+    rng = np.random.default_rng(7)
+    n, q = 80, 3 * WIDE
+    values = 50 + rng.normal(size=(n, q)) @ np.diag(np.linspace(1, 4, q)) + 3 * rng.normal(size=(n, 1))
+    values[0, : q // 4] = np.nan
+    columns = _columns({"x": values}, n)
+    assert columns.shape == (n, WIDE + 3)
+    components = columns[:, :WIDE]
+    np.testing.assert_allclose(components.mean(axis=0), 0.0, atol=1e-10)
+    gram = components.T @ components
+    filled = np.nan_to_num(values)
+    largest = np.linalg.eigvalsh(np.corrcoef(filled.T))[::-1][:WIDE] * n
+    np.testing.assert_allclose(gram, np.diag(largest), atol=1e-8 * largest[0])
+    np.testing.assert_allclose(columns[:, WIDE], (filled / filled.max(axis=0)).mean(axis=1))
+    assert columns[:, -1].tolist() == [0.25, *[0.0] * (n - 1)]
+
+
+def test_parameters_of_very_different_units_are_judged_as_in_one_unit():
+    """Units of 1 and 1e200 beside each other change no label and no estimate."""
+    rng = np.random.default_rng(8)
+    truth = rng.normal(size=(60, 2))
+    x = truth + rng.normal(size=(60, 2))
+    draws = 0.5 * x[:, None] + np.sqrt(0.5) * rng.normal(size=(60, 30, 2))
+    usual, other = judge(draws, truth), judge(draws * [1.0, 1e200], truth * [1.0, 1e200])
+    assert other.label == usual.label == "calibrated"
+    for one, two in zip(usual.parameters, other.parameters, strict=True):
+        assert two.contraction.value == pytest.approx(one.contraction.value)
+
+
+def test_a_verdict_says_for_how_many_data_sets_nothing_was_learned():
+    """Where conditions show that the data tell nothing for two fifths of the data sets, the right posterior
+    is calibrated, and the sentence has their share."""
+    rng = np.random.default_rng(9)
+    truth, blind = rng.normal(size=(100, 1)), np.arange(100)[:, None] < 40
+    x = truth + 0.2 * rng.normal(size=(100, 1))
+    mean, sd = np.where(blind, 0.0, x / 1.04), np.where(blind, 1.0, np.sqrt(0.04 / 1.04))
+    draws = (mean + sd * rng.normal(size=(100, 60)))[..., None]
+    verdict = judge(draws, truth, conditions={"x": np.where(blind, 0.0, x)})
+    assert verdict.label == "calibrated"
+    share = re.search(r"for (\d+) % of them the draws are no more than the prior", verdict.sentence)
+    assert 25 < int(share[1]) <= 40
