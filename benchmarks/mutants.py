@@ -1,6 +1,6 @@
 """Share of small edits of the package, each a wrong answer, that the tests notice.
 
-python benchmarks/mutants.py [--number 330] [--seed 1] [--module WORDS] [--only-survivors] [--table]
+python benchmarks/mutants.py [--number 330] [--seed 1] [--module WORDS] [--only-survivors] [--table] [--page]
 
 A seeded sample of mutants of the modules in mutants_modules.toml, at least FLOOR of each. A mutant is killed
 if one of the quick tests of its own folder that execute its line fails, or does not end. The command ends
@@ -39,7 +39,7 @@ TOTAL, EACH = 92, 90
 FLOOR = 8
 """Mutants of a module, however small."""
 
-QUICK = 1
+QUICK = 3
 """CPU seconds, while it is traced, beyond which a test is not asked."""
 
 BUDGET = 10
@@ -362,6 +362,16 @@ def reasons(chosen: Sequence[tuple[Module, list[Mutant]]]) -> list[str]:
     ]
 
 
+def write_page(page: Path, parts: dict[str, list[str]]) -> None:
+    """Replace parts of a page that stand between comments of their names."""
+    text = page.read_text(encoding="utf-8")
+    for name, lines in parts.items():
+        start, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
+        before, rest = text.split(start)
+        text = "\n".join([f"{before}{start}", *lines, "", f"{end}{rest.split(end)[1]}"])
+    page.write_text(text, encoding="utf-8")
+
+
 def _code(text: str) -> str:
     return f"`{text}`".replace("|", r"\|")
 
@@ -384,6 +394,7 @@ def main() -> None:
     parser.add_argument("--module", default="", help="pattern of the names of modules")
     parser.add_argument("--only-survivors", action="store_true", help="judge again those that survived")
     parser.add_argument("--table", action="store_true", help="print what is known, and judge none")
+    parser.add_argument("--page", action="store_true", help="write the tables of docs/mutants.md, too")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
     WORK.mkdir(parents=True, exist_ok=True)
@@ -393,6 +404,8 @@ def main() -> None:
     unsound = [] if options.table else run(chosen, options, records)
     rows, enough = table(chosen, records)
     print("\n".join([*rows, "", *reasons(chosen), ""]))
+    if options.page:
+        write_page(PROJECT / "docs" / "mutants.md", {"table": rows, "reasons": reasons(chosen)})
     for module, mutants in chosen:
         for mutant in mutants:
             result = records.get(mutant)

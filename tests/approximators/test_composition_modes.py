@@ -1,12 +1,14 @@
-"""Newton's method and the search for modes where they reach their limits; against formulas."""
+"""Newton's method, the search for modes and densities on a line at their limits; against formulas."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from exact_items import SquareItems, square_data
 
+from sbi_models.approximators.composition.grid_density import AdaptiveGrid
 from sbi_models.approximators.composition.modes import (
     CONVERGED,
     find_modes,
@@ -129,3 +131,28 @@ def test_offsets_that_noise_may_explain_are_shrunk():
     assert abs(log_ratio_offset(few[0] - error, few[1] - error)) < 0.9 * error
     many = rng.normal(-0.5, 1, 20_000), rng.normal(0.5, 1, 20_000)
     assert log_ratio_offset(many[0] - 2, many[1] - 2) == pytest.approx(2, abs=0.05)
+
+
+def test_the_share_of_a_learned_error_is_taken_from_every_point_of_a_grid():
+    """Of a normal on a line whose score is off by 1, half of the error moves the mean by 1/2."""
+
+    class One:
+        theta_dim, evaluations_of_density = 1, 1
+
+        def __len__(self):
+            return 1
+
+        def gaussians(self):
+            return torch.zeros(1, 1).double(), torch.full((1, 1, 1), 1e12).double()
+
+        def score(self, theta, noise, rows):
+            return -theta[None]
+
+    def learned(theta):
+        return SimpleNamespace(correction=torch.ones_like(theta))
+
+    composed = ComposedScore(One(), torch.zeros_like, 0.02, learned)
+    for share in (0.0, 0.5, 1.0):
+        composed.share = share
+        line = AdaptiveGrid(composed, -3.0, 3.0).line()
+        assert line.draw(4000, np.random.default_rng(1)).mean().item() == pytest.approx(-share, abs=0.06)
