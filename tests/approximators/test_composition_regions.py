@@ -2,12 +2,14 @@
 items; and how many simulations and draws there are."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
-from exact_items import GaussianItems, fresh_gaussians, gaussian_data, moments
+from exact_items import GaussianItems, SquareItems, fresh_gaussians, gaussian_data, moments, square_data
 
 from sbi_models.approximators.composition.calibrated import calibrated
+from sbi_models.approximators.composition.modes import Mode, relative_log_densities
 from sbi_models.approximators.composition.plan import Plan
 from sbi_models.approximators.composition.quasi_likelihood import (
     _ITEMS,
@@ -18,6 +20,8 @@ from sbi_models.approximators.composition.quasi_likelihood import (
     QuasiLikelihood,
     Region,
 )
+from sbi_models.approximators.composition.score import ComposedScore
+from sbi_models.approximators.composition.uncalibrated import _weights
 
 THETA = torch.tensor([0.4, -0.9], dtype=torch.float64)
 COVARIANCE = torch.tensor([[0.3, 0.1], [0.1, 0.2]], dtype=torch.float64)
@@ -85,3 +89,20 @@ def test_the_polynomials_of_a_quasi_likelihood_depend_on_the_number_of_items():
     )
     assert first == many
     assert first != pytest.approx(few, rel=0.05)
+
+
+def test_modes_weigh_by_height_and_volume():
+    """Probabilities of modes are their densities times the volumes of their factors, with equal shapes."""
+    items = SquareItems(square_data(0.9, 3, seed=3))
+    composed = ComposedScore(items, lambda theta: 0.5 - theta, 0.02)
+    factors, centers = [0.2, 0.6], torch.tensor([[-0.9], [0.8]], dtype=torch.float64)
+    modes = [
+        Mode(center, torch.tensor([[factor]], dtype=torch.float64), 0.0)
+        for center, factor in zip(centers, factors, strict=True)
+    ]
+    shape = SimpleNamespace(log_mass=lambda generator: 0.0)
+    heights = relative_log_densities(composed, centers, None, 1)
+    assert abs(heights[1]) > 0.3
+    expected = heights.exp() * torch.tensor(factors)
+    found = _weights(composed, modes, [shape, shape], None, 1)
+    assert found == pytest.approx((expected / expected.sum()).numpy())
