@@ -7,7 +7,7 @@ TORCH ?= torch==2.13.0
 TESTS ?= --numprocesses 2 --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-newest test-integration check acceptance nightly long gallery peers docs ui format lock clean
+.PHONY: help setup run test test-newest test-integration check acceptance nightly long mutants gallery peers docs ui format lock clean
 
 help:            ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -53,6 +53,9 @@ nightly: setup   ## Run what is too long for each change: integration tests, exa
 
 long: setup      ## Run the experiments beside the main job and check their figures; not part of CI, and not all of it is met
 	$(BIN)/python -m pytest -m long --capture=no
+
+mutants: setup   ## Count the small edits of the package, each a wrong answer, that the tests notice; half an hour; goes on where it was stopped
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/mutants.py
 
 gallery: setup   ## Run all examples in full and draw the pictures of examples/README.md anew; about twenty minutes on one core
 	@for example in examples/*.py; do \

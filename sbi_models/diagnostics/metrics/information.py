@@ -35,7 +35,7 @@ def information(samples: object, truth: object) -> tuple[Floats, Floats]:
 
     Returns:
         -T in its sds (large: informative) and one-sided p-values, both of shape (dim + 1,): each parameter,
-        then all jointly. A parameter that is constant has 0 and 1.
+        then all jointly. A parameter that is constant has 0 and 1/2.
 
     Raises:
         DataError: the arrays do not fit, are not finite, or hold fewer than 3 data sets.
