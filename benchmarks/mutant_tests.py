@@ -28,7 +28,11 @@ from typing import Any
 import pytest
 
 OPTIONS = ("--quiet", "--assert=plain", "--durations=0")
-OPTIONS += tuple(word for name in ("cacheprovider", "xdist", "anyio", "unraisableexception") for word in ("-p", f"no:{name}"))
+OPTIONS += tuple(
+    word
+    for name in ("cacheprovider", "xdist", "anyio", "unraisableexception")
+    for word in ("-p", f"no:{name}")
+)
 """Of pytest: assertions are not rewritten, since that takes longer than most tests."""
 
 

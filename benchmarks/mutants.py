@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from mutant_files import Mutant, mutants_of
+from mutant_page import code, table_row, write_page
 from mutant_tests import Ended, copied, first_failure, in_fork, observe, preload
 
 HERE = Path(__file__).resolve().parent
@@ -339,11 +340,11 @@ def table(chosen: Sequence[tuple[Module, list[Mutant]]], records: Records) -> tu
         killed = sum(r is not None and r["word"] != "passed" for r in results)
         counts = [len(mutants), len(mutants) - len(judged), killed]
         sums = [a + b for a, b in zip(sums, counts, strict=True)]
-        lines.append(_row(module.name, counts))
+        lines.append(table_row(module.name, counts))
         enough &= 100 * killed >= EACH * len(judged)
     enough &= 100 * sums[2] >= TOTAL * (sums[0] - sums[1])
     head = ["| module | mutants | equivalent | killed | of the others |", "|---|---|---|---|---|"]
-    return [*head, *lines, _row("**all**", sums)], enough
+    return [*head, *lines, table_row("**all**", sums)], enough
 
 
 def reasons(chosen: Sequence[tuple[Module, list[Mutant]]]) -> list[str]:
@@ -353,33 +354,13 @@ def reasons(chosen: Sequence[tuple[Module, list[Mutant]]]) -> list[str]:
         "| file, function | | becomes | why it is the same |",
         "|---|---|---|---|",
         *(
-            f"| {m.file.removeprefix('sbi_models/')}, {m.function or '-'} | {_code(m.original)} "
-            f"| {_code(m.mutated)} | {same[m.name]} |"
+            f"| {m.file.removeprefix('sbi_models/')}, {m.function or '-'} | {code(m.original)} "
+            f"| {code(m.mutated)} | {same[m.name]} |"
             for _, mutants in chosen
             for m in mutants
             if m.name in same
         ),
     ]
-
-
-def write_page(page: Path, parts: dict[str, list[str]]) -> None:
-    """Replace parts of a page that stand between comments of their names."""
-    text = page.read_text(encoding="utf-8")
-    for name, lines in parts.items():
-        start, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
-        before, rest = text.split(start)
-        text = "\n".join([f"{before}{start}", *lines, "", f"{end}{rest.split(end)[1]}"])
-    page.write_text(text, encoding="utf-8")
-
-
-def _code(text: str) -> str:
-    return f"`{text}`".replace("|", r"\|")
-
-
-def _row(name: str, counts: list[int]) -> str:
-    mutants, same, killed = counts
-    share = f"{100 * killed / (mutants - same):.0f} %" if mutants > same else "-"
-    return f"| {name} | {mutants} | {same} | {killed} | {share} |"
 
 
 def main() -> None:

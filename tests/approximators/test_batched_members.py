@@ -272,6 +272,7 @@ def test_what_cannot_be_batched_is_found_out_before_training(inference, summary,
     weights and random state alone."""
     if inference is not FlowMatching:
         register(f"test_batched_{inference.__name__}")(inference)
+    np.random.seed(1)
     made = ensemble(inference(widths=(16, 16)), summary)
     before = {key: value.clone() for key, value in made.state_dict().items()}
     state = torch.random.get_rng_state()
