@@ -1,6 +1,7 @@
 """The score of the prior in standardized space: from functions, torch distributions, and networks."""
 
 import warnings
+from copy import copy
 
 import numpy as np
 import pytest
@@ -235,6 +236,11 @@ def test_a_prior_outside_of_its_support_is_an_error():
     cure, never taken for zero."""
     with pytest.raises(SbiModelsError, match="support"):
         prior_score(PRIORS, approximator())(100 * normal(4, 3, seed=1))
+    unchecked = {name: copy(prior) for name, prior in PRIORS.items()}
+    for prior in unchecked.values():  # as PyTorch leaves all distributions after it has compiled something
+        prior._validate_args = False
+    with pytest.raises(SbiModelsError, match="support"):
+        prior_score(unchecked, approximator())(100 * normal(4, 3, seed=1))
 
 
 # --- the approximator

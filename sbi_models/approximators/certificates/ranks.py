@@ -20,7 +20,7 @@ LARGEST_LOT = 0.1
 as all alike, and no less."""
 
 _SHARE_ALIKE, _FEWEST_ALIKE = 0.1, 99
-_LEVELS = 20
+_LEVELS, _SIZES_THAT_JOIN = 20, 4
 _FAR = 0.1
 _ROWS_AT_ONCE = 64
 _TIE = 1e-6
@@ -51,9 +51,10 @@ def size_groups(sizes: Sizes) -> Iterator[Group]:
     """Groups of simulations to compare observations with, one for each size and context of observations.
 
     Sizes are near by their ratio, contexts by their difference: a tenth of all simulations, 99 at the least,
-    and all that are as near. Where there are fewer than `FEWEST_OF_A_SIZE` of the same size, these stand for
-    them; what is left then is by how much scores change between these sizes. Of the same size, so many are
-    taken that 0.05 is one of the p-values.
+    and all that are as near. Of the same size, so many are taken that 0.05 is one of the p-values. Where
+    there are fewer than `FEWEST_OF_A_SIZE`, those of the nearest sizes join them, or, where more than four
+    sizes would be needed, as of contexts, all that are near stand for them; what is left then is by how much
+    scores change between these.
     """
     usual, observed, _ = sizes
     every = torch.arange(len(usual), device=usual.device)
@@ -64,9 +65,13 @@ def size_groups(sizes: Sizes) -> Iterator[Group]:
     for size in unique_sizes(observed):
         rows = (observed == size).all(dim=1).nonzero()[:, 0]
         distances = (usual - size).abs().amax(dim=1)
-        near, same = every[distances <= distances.kthvalue(most).values], every[distances == 0]
-        number = (len(same) + 1) // _LEVELS * _LEVELS - 1
-        yield Group(rows, same[:number] if number >= FEWEST_OF_A_SIZE else near, near)
+        near = every[distances <= distances.kthvalue(most).values]
+        few = distances.kthvalue(min(len(usual), FEWEST_OF_A_SIZE)).values
+        order = distances.argsort(stable=True)
+        alike = order[: int((distances <= few).sum())]
+        number = (len(alike) + 1) // _LEVELS * _LEVELS - 1
+        is_few = len(distances[alike].unique()) <= _SIZES_THAT_JOIN and number >= FEWEST_OF_A_SIZE
+        yield Group(rows, alike[:number] if is_few else near, near)
 
 
 def alike_by(sizes: Tensor, contexts: Tensor) -> Tensor:

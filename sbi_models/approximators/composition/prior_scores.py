@@ -97,19 +97,15 @@ def _of_distributions(priors: dict[str, Distribution], approximator: ContinuousA
         total = torch.zeros((), dtype=torch.float64)
         for name, prior in priors.items():
             value, event = raw[name], prior.batch_shape + prior.event_shape
-            try:
-                total = (
-                    total
-                    + prior.log_prob(
-                        value.reshape(-1, *event) if value[0].numel() == event.numel() else value
-                    ).sum()
-                )
-            except ValueError:
+            value = value.reshape(-1, *event) if value[0].numel() == event.numel() else value
+            support: Any = prior.support  # log_prob checks it only while PyTorch validates arguments
+            if not bool(support.check(value.detach()).all()):
                 raise DataError(
                     f"Expected points inside the support of the prior of {name!r}, got some outside: the "
                     "adapter does not keep draws there. Give the prior to the workflow, too, or use "
                     "adapter.constrain(name, prior=...)."
-                ) from None
+                )
+            total = total + prior.log_prob(value).sum()
         return total
 
     def score(z: Tensor) -> Tensor:
