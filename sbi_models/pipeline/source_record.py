@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import sbi_models
 from sbi_models.pipeline.cache import code_fingerprint, depended_on, simulator_fingerprint
 from sbi_models.pipeline.experiment.question import Question
 from sbi_models.pipeline.experiment.yaml_files import as_yaml
@@ -13,6 +14,10 @@ from sbi_models.tracking import Tracker
 FOLDER, SETTINGS = "source", "source/experiment.yaml"
 
 OWN = ("sbi_models",)
+
+
+_PACKAGE = Path(sbi_models.__file__).resolve().parent
+"""Folder of this package."""
 
 
 def record_source(tracker: Tracker, question: Question) -> None:
@@ -58,6 +63,8 @@ def modules_in(folder: str) -> dict[str, Path]:
         if file.suffix != ".py" or not file.is_absolute() or name.partition(".")[0] in OWN:
             continue
         path = file.resolve()
+        if path.is_relative_to(_PACKAGE):  # under another name, as MLflow imports the code of a model
+            continue
         if path.is_relative_to(root) and path.is_file() and "site-packages" not in path.parts:
             files[path.relative_to(root).as_posix()] = path
     return files

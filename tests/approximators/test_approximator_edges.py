@@ -1,5 +1,7 @@
 """Edges of approximators: before anything is learned, weights of zero, masks, and the last of several."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -79,6 +81,8 @@ def test_numbers_of_elements_that_no_simulation_has_are_put_into_words(number, w
 
 class Member:
     """A member of an ensemble whose draws (n, S, d) are given."""
+
+    inference_network = SimpleNamespace(discrete=())
 
     def __init__(self, draws):
         self.draws = torch.as_tensor(draws)

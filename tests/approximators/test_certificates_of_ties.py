@@ -19,7 +19,9 @@ def features(x):
     named = observation_statistics({"x": (sets, None)})
     summaries = torch.cat([sets.mean(dim=1), sets.std(dim=1)], dim=1)
     none = torch.empty(len(x), 0, dtype=torch.float64)
-    return ObservationFeatures(summaries, torch.stack(list(named.values()), dim=1), tuple(named), none, ())
+    return ObservationFeatures(
+        summaries, torch.stack(list(named.values()), dim=1), tuple(named), none, (), none
+    )
 
 
 def counts(n, rng, highest, size):

@@ -25,7 +25,8 @@ def features(n, seed, *, location=0.0, scale=1.0):
     noise = normal(n, 8, seed=seed)
     statistics = location + scale * torch.cat([noise[:, :4].exp(), noise[:, :4] + noise[:, 4:]], dim=1)
     names = tuple(f"s{k} of x" for k in range(8))
-    return ObservationFeatures(noise[:, :4] ** 3, statistics, names, torch.empty(n, 0), ())
+    none = torch.empty(n, 0)
+    return ObservationFeatures(noise[:, :4] ** 3, statistics, names, none, (), none)
 
 
 def fitted(n, seed=0, **law):
@@ -43,7 +44,7 @@ def test_false_alarms_after_few_simulations_are_as_rare_as_the_level(n):
     for seed in range(50):
         made = fitted(n, seed)
         points = features(new, 10_000 + seed)
-        scores, sizes, ties = made(points), made.sizes(points.sizes), tie_breakers(new, seed)
+        scores, sizes, ties = made(points), made.sizes(points), tie_breakers(new, seed)
         found["together"].append(joint_p_values(made.calibration, scores, ties=ties))
         for space, p_values in made.by_space(scores, sizes, ties).items():
             found.setdefault(space, []).append(p_values)
@@ -63,7 +64,7 @@ def test_what_is_too_low_is_as_rare_as_what_is_too_high(side, scale):
     points = features(20, 77, location=-3.0 * scale, scale=scale)
     points.statistics[3, 6] += 15 * side * scale
     scores = made(points)
-    p_values = made.by_space(scores, made.sizes(points.sizes), torch.ones(20))
+    p_values = made.by_space(scores, made.sizes(points), torch.ones(20))
     assert float(p_values["statistics"][3]) == pytest.approx(1 / 201)
     assert float(made.statistics.scores(points.statistics)[3, 6]) * side > 4
     first = made.unusual(points)[3][0]

@@ -16,7 +16,14 @@ from sbi_models.diagnostics.metrics.pools import pooled
 from sbi_models.errors import DataError
 
 DEFAULTS = {"level": 0.95, "band": 0.95, "seed": 0, "folds": 5, "num_null": 100, "classifier": "mlp"}
-DEFAULTS |= {"false_alarms": 0.01, "scaled": True, "kind": "mean", "estimate": "mean", "joint": True}
+DEFAULTS |= {
+    "false_alarms": 0.01,
+    "scaled": True,
+    "kind": "mean",
+    "estimate": "mean",
+    "joint": True,
+    "bins": 10,
+}
 
 
 @pytest.mark.parametrize("module", [diagnostics, metrics])

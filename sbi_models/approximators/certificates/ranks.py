@@ -80,18 +80,20 @@ def alike_by(sizes: Tensor, contexts: Tensor) -> Tensor:
 
 
 def sizes_far_from(known: Tensor, observed: Tensor) -> Tensor:
-    """Whether numbers of elements (m, s) differ from all known ones (n, s) by more than a tenth, and by one.
+    """Whether numbers of elements (m, s) differ from all known ones (n, s) by more than a tenth.
 
-    Where all known ones are the same, as without padding and missing values, any other one is far from it.
+    Between known ones, those that differ by one are near. Where all known ones are the same, as without
+    padding and missing values, any other one is far from it.
     """
     if not known.shape[1]:
         return torch.zeros(len(observed), dtype=torch.bool, device=observed.device)
     constant = (known == known[:1]).all(dim=0)
     unheard_of = ((observed != known[:1]) & constant).any(dim=1)
-    others = unique_sizes(known).to(torch.float64)
-    apart = (observed.to(torch.float64)[:, None] - others).abs()
-    ratios = (torch.log1p(observed.to(torch.float64))[:, None] - torch.log1p(others)).abs()
-    near = ((ratios <= _FAR) | (apart <= 1)).all(dim=2).any(dim=1)
+    others, own = unique_sizes(known).to(torch.float64), observed.to(torch.float64)
+    between = (own >= others.amin(dim=0)) & (own <= others.amax(dim=0))
+    next_to = ((own[:, None] - others).abs() <= 1) & between[:, None]
+    ratios = (torch.log1p(own)[:, None] - torch.log1p(others)).abs()
+    near = ((ratios <= _FAR) | next_to).all(dim=2).any(dim=1)
     return unheard_of | ~near
 
 
