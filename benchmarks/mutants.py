@@ -6,7 +6,7 @@ A seeded sample of mutants of the modules in mutants_modules.toml, at least FLOO
 if one of the quick tests of its own folder that execute its line fails, or does not end. The command ends
 with status 1 if less than TOTAL of those that mutants_equivalent.toml does not name are killed, or less than
 EACH in a module, and with status 2 if tests fail without an edit, too. Results are kept in build/mutants, so
-that a run that was stopped goes on. About half an hour on a quiet core.
+that a run that was stopped goes on.
 """
 
 import argparse
