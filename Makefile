@@ -54,7 +54,7 @@ nightly: setup   ## Run what is too long for each change: integration tests, exa
 long: setup      ## Run the experiments beside the main job and check their figures; not part of CI, and not all of it is met
 	$(BIN)/python -m pytest -m long --capture=no
 
-mutants: setup   ## Count the small edits of the package, each a wrong answer, that the tests notice; half an hour; goes on where it was stopped
+mutants: setup   ## Count the small edits of the package, each a wrong answer, that the tests notice; goes on where it was stopped
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/mutants.py
 
 gallery: setup   ## Run all examples in full and draw the pictures of examples/README.md anew; about twenty minutes on one core
