@@ -100,7 +100,7 @@ class Judgement:
         contraction: mean posterior contraction; None jointly.
         informative: True if the draws are shown to have information beyond the prior.
         checks: all tests.
-        categories: of a categorical parameter, which has neither width nor place, each category.
+        categories: verdicts of each category of a categorical parameter, which has neither width nor place.
     """
 
     name: str

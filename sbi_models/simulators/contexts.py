@@ -2,12 +2,12 @@
 
 from copy import copy
 from dataclasses import replace
-from functools import cache
-from typing import TYPE_CHECKING
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sbi_models.ragged import lengths
+from sbi_models.ragged import is_ragged, lengths
 from sbi_models.types import Array, Variables
 
 if TYPE_CHECKING:
@@ -39,13 +39,13 @@ def known_contexts(simulator: "Simulator", data: Variables) -> Variables:
     known: Variables = {}
     for name in simulator.context_names:
         if name in data:
-            known[name] = data[name]
+            known[name] = _of_type(data[name], some[name].dtype)
         elif (of := _counted(some[name], some, data)) is not None:
             known[name] = lengths(data[of])
     return known
 
 
-@cache
+@lru_cache(maxsize=4)  # simulators may hold large arrays
 def several_rows(simulator: "Simulator") -> Variables:
     """The first eight blocks of the table of seed 0, which show whether data sets differ in length.
 
@@ -55,6 +55,13 @@ def several_rows(simulator: "Simulator") -> Variables:
     if simulator.failures.allowed:
         lenient.failures = replace(simulator.failures, allowed=1.0)
     return lenient.rows(0, _BLOCKS * simulator.block_size, seed=0, progress=False)
+
+
+def _of_type(values: Array, dtype: "np.dtype[Any]") -> Array:
+    """Values of a context as whole numbers where the simulator has such, if they are."""
+    if dtype.kind in "iub" and not is_ragged(values) and np.array_equal(values, np.round(values)):
+        return values.astype(dtype)
+    return values
 
 
 def _counted(values: Array, some: Variables, data: Variables) -> str | None:

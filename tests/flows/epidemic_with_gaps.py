@@ -81,11 +81,11 @@ def write_epidemic(folder: Path, module: str, observations: str, *, gaps: str = 
     """The YAML file of the experiment, with its module and a CSV file of observations beside it.
 
     Args:
-        folder: of the files; made if it is not there.
+        folder: folder of the files; made if it is not there.
         module: name of the module, which no other test of a process may use; also that of the experiment.
         observations: the CSV file.
         gaps: expression for the missing days of the simulator.
-        changes: of the settings; None leaves one out.
+        changes: changes of the settings; None leaves one out.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{module}.py").write_text(MODULE.replace("GAPS", gaps).replace("_MODULE", f"_{module}"))

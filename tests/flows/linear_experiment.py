@@ -45,12 +45,12 @@ def write_experiment(
     """The YAML file of an experiment, with its module and observations beside it.
 
     Args:
-        folder: of the files; made if it is not there.
+        folder: folder of the files; made if it is not there.
         module: name of the module, which no other test of a process may use; also the name of the experiment
             and of its model.
         x: observations (n, 2), or None.
         file: name of the YAML file and of the observations.
-        changes: of the settings.
+        changes: changes of the settings.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{module}.py").write_text(MODULE)

@@ -114,7 +114,7 @@ def run_pipelines(
 
     Args:
         root: the folder.
-        settings: of each pipeline, where they are not those of the small experiment.
+        settings: settings of each pipeline, where they are not those of the small experiment.
         fresh: whether the user has no empty databases of earlier folders.
         shared: whether it is a forked process that reports to the shared server, and not one as users start
             it, with a server of its own.

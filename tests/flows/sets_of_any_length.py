@@ -58,10 +58,10 @@ def write_sets(folder: Path, module: str, simulator: str, **changes: Any) -> Pat
     """The YAML file of the experiment, with its module and a CSV file of observations beside it.
 
     Args:
-        folder: of the files.
+        folder: folder of the files.
         module: name of the module, which no other test of a process may use; also that of the experiment.
         simulator: BY_CONTEXT or BY_ROW.
-        changes: of the settings.
+        changes: changes of the settings.
     """
     (folder / f"{module}.py").write_text(MODULE)
     (folder / "sets.csv").write_text(CSV)

@@ -290,6 +290,34 @@ def test_certificates_fail_as_often_as_their_level_says_at_each_length():
         assert least <= sum(certificate.verdict == "failed" for certificate in certificates) <= most
 
 
+def test_a_number_of_elements_that_is_a_condition_is_whole_where_data_are_simulated():
+    """Certificates and predictive draws simulate with the numbers of elements of the observations."""
+    fitted = workflow(simulator=SIMULATOR, inference_conditions=["number"])
+    fitted.fit_online(epochs=1, num_batches_per_epoch=10, batch_size=64)
+    observed = {"x": sets(3, 7), "number": [[3], [7]]}
+    assert all(certificate.predictive is not None for certificate in fitted.certify(observed, seed=1))
+    predicted = fitted.to_arviz(observed, num_samples=20, certificate=False, seed=1).posterior_predictive["x"]
+    lengths = np.isfinite(predicted.to_numpy()).all(axis=-1).sum(axis=-1)
+    assert (lengths[0] == [3, 7]).all()
+
+
+@pytest.mark.parametrize("names", [["tau", "y"], ["y", "tau"]])
+def test_contexts_are_found_in_the_order_of_the_adapter(names):
+    """Observations are compared by the column of the context, wherever the adapter puts it."""
+    adapter = bf.Adapter().concatenate(names, into="inference_conditions")
+    fitted = bf.BasicWorkflow(
+        inference_variables=["mu"],
+        inference_conditions=["y", "tau"],
+        adapter=adapter,
+        inference_network=FLOW,
+        seed=1,
+    )
+    simulations = noisy().simulator.sample(600, seed=1)
+    fitted.approximator.build(simulations, seed=1)
+    fitted.approximator.learn_certificate(simulations, None, seed=1, contexts=["tau"])
+    assert fitted.approximator.novelty.kept.context_columns.tolist() == [names.index("tau")]
+
+
 def test_replicates_of_the_predictive_check_are_of_the_context_of_the_observation():
     """With a noise of 4.8 an observation of 6 is usual, and with one of 0.2 it is not."""
     usual, odd = noisy().certify({"y": np.array([[6.0], [6.0]]), "tau": np.array([[4.8], [0.2]])}, seed=1)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sbi_models import seeding
+from sbi_models.adapters.transforms import Concatenate
 from sbi_models.approximators.certificates.certificate import Certificate
 from sbi_models.approximators.certificates.out_of_distribution import (
     ObservationFeatures,
@@ -180,9 +181,14 @@ def features_of(
 def context_columns(
     member: CertifiedMember, prepared: Mapping[str, Tensor], contexts: Collection[str]
 ) -> Tensor | None:
-    """Columns of the prepared direct conditions that are contexts; None if none are known."""
-    names = member.roles.get("inference_conditions", [])
-    owners = [name for name in names for _ in range(math.prod(member.shapes[name]))]
+    """Columns of the prepared direct conditions that are contexts; None if none are known.
+
+    They are known where the adapter joins these conditions in one step, each with its own numbers.
+    """
+    joins = [step for step in member.adapter.transforms if "inference_conditions" in step.makes()]
+    if len(joins) != 1 or not isinstance(joins[0], Concatenate):
+        return None
+    owners = [name for name in joins[0].names for _ in range(math.prod(member.shapes.get(name, ())))]
     columns = [column for column, name in enumerate(owners) if name in contexts]
     if not columns or len(owners) != prepared["inference_conditions"].shape[1]:
         return None

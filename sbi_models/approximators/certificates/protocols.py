@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from sbi_models.adapters import Adapter
 from sbi_models.approximators.certificates.out_of_distribution import OutOfDistributionScores
 from sbi_models.approximators.certificates.scores import OptionalBuffers
 from sbi_models.approximators.summary_inputs import SummaryInputs
@@ -16,6 +17,7 @@ class CertifiedMember(Protocol):
     """A single amortized posterior; see `approximators.base.Member`."""
 
     roles: dict[str, list[str]]
+    adapter: Adapter
     shapes: dict[str, tuple[int, ...]]
     inputs: SummaryInputs
     novelty: OutOfDistributionScores
