@@ -61,7 +61,7 @@ class Ended:
     """How a run of tests ended.
 
     Attributes:
-        word: "passed", "failed" or "timeout".
+        word: "passed", "failed", "timeout", or "died", of which nothing is known.
         detail: the first test that failed, and its error.
         seconds: what the run took.
     """
@@ -87,7 +87,7 @@ def in_fork(root: Path, run: Callable[[], str], limit: float) -> Ended:
         _become(root)
         try:
             report.write_text(run())
-        except BaseException:  # noqa: BLE001 - it is in the log, and no report is a failure
+        except BaseException:  # noqa: BLE001 - it is in the log, and without a report nothing is judged
             traceback.print_exc()
         finally:
             sys.stdout.flush()
@@ -103,7 +103,9 @@ def in_fork(root: Path, run: Callable[[], str], limit: float) -> Ended:
     seconds = time.monotonic() - started
     if not ended:
         return Ended("timeout", f"after {limit:.0f} s", seconds)
-    detail = report.read_text() if report.exists() else "the process died"
+    if not report.exists():
+        return Ended("died", "without a report", seconds)
+    detail = report.read_text()
     return Ended("failed" if detail else "passed", detail, seconds)
 
 

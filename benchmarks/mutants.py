@@ -285,10 +285,11 @@ def run(
 ) -> list[str]:
     """Judge all mutants that have no result yet; returns killers that fail without an edit, too."""
     same = equivalent()
-    todo = {
-        module: [m for m in mutants if m.name not in same and _is_due(records.get(m), options)]
-        for module, mutants in chosen
-    }
+
+    def is_due(m: Mutant) -> bool:
+        return m.name not in same and _is_due(records.get(m), options)
+
+    todo = {module: list(filter(is_due, mutants)) for module, mutants in chosen}
     all_rows, imports = modules(PROJECT)
     started, done, total, unsound = time.monotonic(), 0, sum(map(len, todo.values())), []
     with copied(PROJECT) as root:
@@ -305,15 +306,12 @@ def run(
                 done += 1
                 left = (time.monotonic() - started) / done * (total - done) / 60
                 word = {"passed": "SURVIVED", "failed": "killed"}.get(ended.word, ended.word)
-                print(
-                    f"[{done}/{total}, {left:.0f} min left] {word} after {ended.seconds:.0f} s: "
-                    f"{mutant.file}:{mutant.line} {mutant.kind}: {mutant.original} -> {mutant.mutated}",
-                    flush=True,
-                )
+                print(f"[{done}/{total}, {left:.0f} min left] {word} after {ended.seconds:.0f} s: ", end="")
+                edit = f"{mutant.kind}: {mutant.original} -> {mutant.mutated}"
+                print(f"{mutant.file}:{mutant.line} {edit}", flush=True)
                 killers |= {name for name in tests if ended.detail.startswith(f"{name}: ")}
-            if killers:
-                check = in_fork(root, partial(first_failure, sorted(killers), 60), 3600)
-                unsound += [f"{module.name}: {check.detail}"] if check.detail else []
+            check = in_fork(root, partial(first_failure, sorted(killers), 60), 3600) if killers else None
+            unsound += [f"{module.name}: {check.detail}"] if check and check.detail else []
     return unsound
 
 
@@ -327,7 +325,7 @@ def _before(group: str, module: Module) -> bool:
 def _is_due(result: dict[str, Any] | None, options: argparse.Namespace) -> bool:
     if options.only_survivors:
         return result is not None and result["word"] == "passed"
-    return result is None
+    return result is None or result["word"] == "died"
 
 
 def table(chosen: Sequence[tuple[Module, list[Mutant]]], records: Records) -> tuple[list[str], bool]:
@@ -337,7 +335,7 @@ def table(chosen: Sequence[tuple[Module, list[Mutant]]], records: Records) -> tu
     for module, mutants in chosen:
         judged = [m for m in mutants if m.name not in same]
         results = [records.get(m) for m in judged]
-        killed = sum(r is not None and r["word"] != "passed" for r in results)
+        killed = sum(r is not None and r["word"] in ("failed", "timeout") for r in results)
         counts = [len(mutants), len(mutants) - len(judged), killed]
         sums = [a + b for a, b in zip(sums, counts, strict=True)]
         lines.append(table_row(module.name, counts))
