@@ -1,0 +1,283 @@
+"""Log likelihood of data sets of any number of elements, as a differentiable function of the parameters.
+
+Elements are independent given the parameters, so that log p(x_1 ... x_N | theta) is the sum of the log
+densities of single elements, which the networks learned. The sum is in float64, and in chunks. Elements that
+are equal, as those of discrete observables often are, are evaluated once.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from sbi_models.approximators.base import Approximator
+from sbi_models.approximators.ensemble import EnsembleApproximator
+from sbi_models.approximators.likelihood import LikelihoodApproximator
+from sbi_models.approximators.rows import as_tensors
+from sbi_models.approximators.validation import check_representable, check_shapes
+from sbi_models.errors import ConfigurationError
+from sbi_models.types import Array, FloatArray, Variables, VariablesLike
+
+_NUMBERS_AT_ONCE = 2**16
+"""Components of elements in one call of a network, which bounds memory to some 200 MB with gradients."""
+
+
+class Elements(NamedTuple):
+    """Elements of n data sets, padded to the largest number N.
+
+    Attributes:
+        values: standardized observables (n, N, d), float32.
+        weights: how often each element is there, (n, N), float64, 0 for padding.
+        conditions: conditions of elements by name, (n, N, c), raw space.
+        log_volume: log |det d standardized / d raw| of all elements of a data set, (n,), -inf where an
+            element lies outside of the support of the observables.
+    """
+
+    values: Tensor
+    weights: Tensor
+    conditions: dict[str, Tensor]
+    log_volume: Tensor
+
+
+class ElementLikelihood:
+    """Log likelihood of data sets as a function of parameters.
+
+    Args:
+        approximator: a trained `LikelihoodApproximator`, or an ensemble of some.
+        data: observables and conditions of elements of n data sets, raw space; see
+            `LikelihoodWorkflow.log_likelihood`.
+    """
+
+    def __init__(self, approximator: Approximator, data: VariablesLike) -> None:
+        approximator._check_built()
+        self.members = likelihood_members(approximator)
+        self.first = next(iter(self.members))[1]
+        self.elements = _elements(self.first, data)
+        self.number = len(self.elements.values)
+
+    def __call__(self, parameters: Mapping[str, Tensor], rows: Tensor) -> Tensor:
+        """Log likelihood in nats (m,), float64, with gradients: of data set `rows[i]` at the i-th parameters.
+
+        Args:
+            parameters: name to (m, width), float64, raw space.
+            rows: numbers of data sets (m,).
+        """
+        inside = self.inside(parameters)
+        chosen = inside.nonzero().flatten()
+        total = torch.full((len(rows),), -torch.inf, dtype=torch.float64)
+        if not len(chosen):
+            return total
+        parts = []
+        single = len(self.chunks(len(chosen))) == 1
+        for part in self.chunks(len(chosen)):
+            which = chosen[part]
+            given = {name: value[which] for name, value in parameters.items()}
+            parts.append(
+                self._summed(given, rows[which])
+                if single or not torch.is_grad_enabled()
+                else checkpoint(self._summed, given, rows[which], use_reentrant=False)
+            )
+        return total.index_put((chosen,), torch.cat(parts))
+
+    def with_gradient(self, parameters: Mapping[str, Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Log likelihood (m,) and its gradient (m, width of all parameters side by side), float64."""
+        widths = [value.shape[1] for value in parameters.values()]
+        inside = self.inside(parameters).nonzero().flatten()
+        total = torch.full((len(rows),), -torch.inf, dtype=torch.float64)
+        gradient = torch.zeros(len(rows), sum(widths), dtype=torch.float64)
+        joined = torch.cat([value.detach() for value in parameters.values()], dim=1)
+        for part in self.chunks(len(inside)):
+            which = inside[part]
+            theta = joined[which].requires_grad_()
+            with torch.enable_grad():
+                split = torch.split(theta, widths, dim=1)
+                value = self._summed(dict(zip(parameters, split, strict=True)), rows[which])
+                fine = value.isfinite()
+                (slope,) = torch.autograd.grad(torch.where(fine, value, 0.0).sum(), theta)
+            total[which] = torch.where(fine, value.detach(), -torch.inf)
+            gradient[which] = torch.where(slope.isfinite(), slope, 0.0)
+        return total, gradient
+
+    def inside(self, parameters: Mapping[str, Tensor]) -> Tensor:
+        """Booleans (m,): which parameters lie inside the support."""
+        with torch.no_grad():
+            given = {name: value.detach() for name, value in parameters.items()}
+            fine = torch.stack([value.isfinite().all(dim=1) for value in given.values()]).all(dim=0)
+            for name, (lower, upper) in self.first.support.items():
+                ends = [
+                    torch.tensor(
+                        [sign * torch.inf if end is None else end for end in bounds], dtype=torch.float64
+                    )
+                    for sign, bounds in ((-1, lower), (1, upper))
+                ]
+                fine &= ((given[name] >= ends[0]) & (given[name] <= ends[1])).all(dim=1)
+            safe = {name: value[fine] for name, value in given.items()}
+            known = tuple(name for name in self.first.parameter_names)
+            fine[fine.clone()] &= self.first.adapter.inside(safe, known) if len(safe[known[0]]) else True
+            return fine
+
+    def outside_reach(self, parameters: Mapping[str, Tensor]) -> Tensor:
+        """Booleans (m,): which parameters lie outside of the range of those that were simulated."""
+        lower, upper = self.first.reach.lower, self.first.reach.upper
+        inside = self.inside(parameters)
+        if lower is None or self.first.element_conditions:
+            return ~inside
+        beyond = torch.ones_like(inside)
+        if bool(inside.any()):
+            given = self.first.adapter.forward({name: value[inside] for name, value in parameters.items()})
+            adapted = given["inference_conditions"]
+            beyond[inside] = ((adapted < lower) | (adapted > upper)).any(dim=1)
+        return beyond
+
+    def chunks(self, number: int) -> list[slice]:
+        """Slices of so many parameters that a network takes at once."""
+        _, elements, width = self.elements.values.shape
+        step = max(1, _NUMBERS_AT_ONCE // (elements * width))
+        return [slice(start, start + step) for start in range(0, number, step)]
+
+    def _summed(self, parameters: Mapping[str, Tensor], rows: Tensor) -> Tensor:
+        """Log likelihood (m,) of parameters inside the support."""
+        total = self.elements.log_volume[rows]
+        for part in self._elements_at_once():
+            values, weights = self.elements.values[rows, part], self.elements.weights[rows, part]
+            conditions = {name: value[rows, part] for name, value in self.elements.conditions.items()}
+            logs = self._mixed(parameters, values, conditions).to(torch.float64)
+            total = total + torch.where(weights > 0, logs * weights, 0.0).sum(dim=1)
+        return total
+
+    def _elements_at_once(self) -> Iterator[slice]:
+        _, elements, width = self.elements.values.shape
+        step = max(1, _NUMBERS_AT_ONCE // width)
+        for start in range(0, elements, step):
+            yield slice(start, start + step)
+
+    def _mixed(
+        self, parameters: Mapping[str, Tensor], values: Tensor, conditions: Mapping[str, Tensor]
+    ) -> Tensor:
+        """Log densities (m, N) of elements (m, N, d), standardized space, of the mixture of all members."""
+        m, number, _ = values.shape
+        raw = dict(parameters)
+        if conditions:
+            raw = {name: value.repeat_interleave(number, dim=0) for name, value in parameters.items()}
+            raw |= {name: value.flatten(0, 1) for name, value in conditions.items()}
+        logs = []
+        for log_weight, member in self.members:
+            adapted = member.adapter.forward(raw)["inference_conditions"]
+            given = member.standardizer("inference_conditions", adapted).to(torch.float32)
+            network = member.inference_network
+            if conditions:
+                each = network.log_prob(values.flatten(0, 1), given).reshape(m, number)
+            else:
+                each = network.log_prob_of_each(values, given)
+            logs.append(each + log_weight)
+        return logs[0] if len(logs) == 1 else torch.stack(logs).logsumexp(dim=0)
+
+
+def likelihood_members(approximator: Approximator) -> list[tuple[float, LikelihoodApproximator]]:
+    """Members of a learned likelihood with their log weights; those without weight are left out.
+
+    Raises:
+        ConfigurationError: for an approximator that is no likelihood.
+    """
+    every = list(approximator.members.values())
+    weights = approximator.mixture_weights() if isinstance(approximator, EnsembleApproximator) else np.ones(1)
+    if not all(isinstance(member, LikelihoodApproximator) for member in every):
+        raise ConfigurationError(
+            f"Expected a learned likelihood, got an approximator of kind {approximator.kind!r}. Train one "
+            "with LikelihoodWorkflow."
+        )
+    return [
+        (float(np.log(weight)), member.eval())  # type: ignore[misc]
+        for weight, member in zip(weights, every, strict=True)
+        if weight > 0
+    ]
+
+
+def element_log_likelihood(
+    approximator: Approximator, data: VariablesLike, *, batch_size: int | None = None
+) -> FloatArray:
+    """Log likelihood in nats (n,) of data sets, each at its parameters; see `LikelihoodWorkflow`."""
+    likelihood = ElementLikelihood(approximator, data)
+    parameters = checked_parameters(likelihood.first, data, likelihood.number)
+    step = likelihood.number if batch_size is None else batch_size
+    rows, parts = torch.arange(likelihood.number), []
+    with torch.no_grad():
+        for start in range(0, likelihood.number, step):
+            part = slice(start, start + step)
+            parts.append(likelihood({name: value[part] for name, value in parameters.items()}, rows[part]))
+    return np.asarray(torch.cat(parts).numpy())
+
+
+def checked_parameters(
+    approximator: LikelihoodApproximator, data: VariablesLike, number: int
+) -> dict[str, Tensor]:
+    """Parameters of n data sets as tensors (n, width), float64, raw space."""
+    names = approximator.parameter_names
+    variables = {name: np.asarray(data[name], dtype=float) for name in names if name in data}
+    for name in names:
+        if name not in variables:
+            raise ConfigurationError(
+                f"Expected the parameters {', '.join(map(repr, names))} beside the data, got no {name!r}."
+            )
+    shaped: Variables = {
+        name: value[:, None] if value.ndim == 1 else value for name, value in variables.items()
+    }
+    check_shapes(shaped, approximator.shapes, "parameters")
+    found = {name: len(value) for name, value in shaped.items()}
+    if set(found.values()) != {number}:
+        raise ConfigurationError(f"Expected parameters for each of {number} data sets, got rows: {found}.")
+    return as_tensors(shaped)
+
+
+# ---- elements ---------------------------------------------------------------
+
+
+def _elements(first: LikelihoodApproximator, data: VariablesLike) -> Elements:
+    flat, counts = first.elements(
+        {name: data[name] for name in data if name not in first.parameter_names},
+        "data",
+        of_simulations=False,
+    )
+    check_shapes(flat, {name: first.shapes[name] for name in flat}, "data")
+    raw = as_tensors(flat)
+    observed = {name: raw[name] for name in first.inference_names}
+    inside = first.adapter.inside(observed, first.inference_names)
+    values = torch.zeros(len(inside), first.standardizer.widths["inference_variables"], dtype=torch.float32)
+    volume = torch.full((len(inside),), -torch.inf, dtype=torch.float64)
+    if bool(inside.any()):
+        there = {name: value[inside] for name, value in observed.items()}
+        adapted = first.adapter.forward(there)["inference_variables"]
+        standardized = first.standardizer("inference_variables", adapted).to(torch.float32)
+        check_representable({"observables": standardized}, "data")
+        values[inside] = standardized
+        volume[inside] = first.adapter.log_abs_det(
+            there, "inference_variables"
+        ) + first.standardizer.log_abs_det("inference_variables")
+    conditions = {name: raw[name] for name in first.element_conditions}
+    owner = np.repeat(np.arange(len(counts)), counts)
+    total = torch.zeros(len(counts), dtype=torch.float64).index_add(0, torch.as_tensor(owner), volume)
+    weights = np.ones(len(owner))
+    all_discrete = len(first.inference_network.discrete) == values.shape[1]
+    if all_discrete and not conditions and first.iid is not None:
+        keys = np.concatenate([owner[:, None], values.numpy()], axis=1)
+        distinct, weights = np.unique(keys, axis=0, return_counts=True)
+        owner, values = distinct[:, 0].astype(int), torch.as_tensor(distinct[:, 1:], dtype=torch.float32)
+        weights, counts = weights.astype(float), np.bincount(owner, minlength=len(counts))
+    place = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return Elements(
+        _padded(values, owner, place, counts),
+        _padded(torch.as_tensor(weights)[:, None], owner, place, counts, fill=0.0)[..., 0],
+        {name: _padded(value, owner, place, counts) for name, value in conditions.items()},
+        total,
+    )
+
+
+def _padded(value: Tensor, owner: Array, place: Array, counts: Array, fill: float | None = None) -> Tensor:
+    """Elements (total, w) as (n, N, w), padded by the first of all elements, or by a number."""
+    shape = (len(counts), max(1, int(counts.max())), value.shape[1])
+    padded = value[:1].expand(shape).clone() if fill is None else value.new_full(shape, fill)
+    padded[torch.as_tensor(owner), torch.as_tensor(place)] = value
+    return padded
