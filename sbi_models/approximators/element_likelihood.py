@@ -53,6 +53,7 @@ class ElementLikelihood:
 
     def __init__(self, approximator: Approximator, data: VariablesLike) -> None:
         approximator._check_built()
+        approximator.eval()
         self.members = likelihood_members(approximator)
         self.first = next(iter(self.members))[1]
         self.elements = _elements(self.first, data)
@@ -182,17 +183,18 @@ def likelihood_members(approximator: Approximator) -> list[tuple[float, Likeliho
     Raises:
         ConfigurationError: for an approximator that is no likelihood.
     """
-    every = list(approximator.members.values())
-    weights = approximator.mixture_weights() if isinstance(approximator, EnsembleApproximator) else np.ones(1)
-    if not all(isinstance(member, LikelihoodApproximator) for member in every):
+    every = approximator.members
+    learned = approximator.weights if isinstance(approximator, EnsembleApproximator) else None
+    weights = learned or dict.fromkeys(every, 1 / len(every))
+    if not all(isinstance(member, LikelihoodApproximator) for member in every.values()):
         raise ConfigurationError(
             f"Expected a learned likelihood, got an approximator of kind {approximator.kind!r}. Train one "
             "with LikelihoodWorkflow."
         )
     return [
-        (float(np.log(weight)), member.eval())  # type: ignore[misc]
-        for weight, member in zip(weights, every, strict=True)
-        if weight > 0
+        (float(np.log(weights[name])), member)  # type: ignore[misc]
+        for name, member in every.items()
+        if weights[name] > 0
     ]
 
 

@@ -19,14 +19,15 @@ from sbi_models.workflows.likelihood.target import Evaluation, Target
 _STEPS = (5, 3, 7, 4, 6)
 """Leapfrog steps of one move after the other; numbers that differ avoid periods."""
 
-_WANTED, _RATE = 0.8, 0.5
-"""Acceptance that step sizes are adapted to, and the rate of it."""
+_WANTED = 0.8
+"""Acceptance that step sizes are adapted to."""
 
 _DIVERGENT = 1_000.0
 """Error of the energy, in nats, from which a trajectory counts as divergent."""
 
-_RIDGE = 1e-3
-"""Share of the mean variance that is added to every direction of a metric."""
+_RIDGE, _CHAINS_PER_COORDINATE = 1e-9, 8
+"""Share of the variance that is added to every coordinate of a metric, and least number of chains for each
+coordinate without which correlations are shrunk."""
 
 
 class Streams:
@@ -114,13 +115,17 @@ class Chains:
         covariance = centred.mT @ centred / c
         scale = covariance.diagonal(dim1=1, dim2=2).clamp(min=1e-300).sqrt()
         correlation = covariance / (scale[:, :, None] * scale[:, None, :])
-        shrunk = correlation * (c / (c + d)) + torch.eye(d, dtype=torch.float64) * (d / (c + d) + _RIDGE)
+        share = 0.0 if c >= _CHAINS_PER_COORDINATE * d else d / (c + d)
+        shrunk = correlation * (1 - share) + torch.eye(d, dtype=torch.float64) * (share + _RIDGE)
         root, info = torch.linalg.cholesky_ex(shrunk)
         root = torch.where((info == 0)[:, None, None], root, torch.eye(d, dtype=torch.float64))
         self.root = scale[:, :, None] * root
 
-    def move(self, streams: Streams, rows: Tensor, *, adapt: bool) -> None:
-        """One Hamiltonian move of every chain; the random numbers are those of the streams `rows`."""
+    def move(self, streams: Streams, rows: Tensor, *, rate: float = 0.0) -> None:
+        """One Hamiltonian move of every chain; the random numbers are those of the streams `rows`.
+
+        The logarithm of the step size is adapted by `rate` times the excess of the acceptance.
+        """
         _, c, d = self.z.shape
         steps = _STEPS[self.moves % len(_STEPS)]
         self.moves += 1
@@ -143,25 +148,23 @@ class Chains:
         self.accepted += probability.mean(dim=1)
         self.tried += 1
         self.divergent += (error > _DIVERGENT).to(torch.float64).mean(dim=1)
-        if adapt:
-            self.log_step = self.log_step + _RATE * (probability.mean(dim=1) - _WANTED)
+        self.log_step = self.log_step + rate * (probability.mean(dim=1) - _WANTED)
 
     def jump(self, streams: Streams, rows: Tensor) -> None:
-        """Propose to every chain a jump by the difference of two chains of the other half of its group."""
+        """Propose to every chain a jump by the difference of two chains of the other half.
+
+        Halves cut through all groups, so that a group which has lost a mode can find it again; where chains
+        are does not pass from group to group.
+        """
         c = self.z.shape[1]
-        m = c // self.groups
         chance = streams.uniform((3, c), rows)
-        half = m // 2
-        place = torch.arange(c) % m
-        for first in (True, False):
-            moves = (place < half) if first else (place >= half)
-            size, start = (m - half, half) if first else (half, 0)
-            base = torch.arange(c) - place + start
-            one = base + (chance[:, 0] * size).long().clamp(max=size - 1)
-            two = base + (chance[:, 1] * size).long().clamp(max=size - 1)
-            difference = self._at(one) - self._at(two)
-            index = moves.nonzero().flatten()
-            z = self.z[:, index] + difference[:, index]
+        odd = torch.arange(c) % 2 == 1
+        for movers, others in ((~odd, odd), (odd, ~odd)):
+            index, pool = movers.nonzero().flatten(), others.nonzero().flatten()
+            one, two = (
+                pool[(chance[:, k, index] * len(pool)).long().clamp(max=len(pool) - 1)] for k in range(2)
+            )
+            z = self.z[:, index] + self._at(one) - self._at(two)
             evaluation = self.target(z, self.numbers)
             old = Evaluation(*(part[:, index] for part in self.evaluation))
             error = old.tempered(self.power)[0] - evaluation.tempered(self.power)[0]
@@ -172,7 +175,7 @@ class Chains:
             self.z[:, index] = torch.where(accept[..., None], z, self.z[:, index])
 
     def _at(self, positions: Tensor) -> Tensor:
-        return self.z.gather(1, positions[..., None].expand_as(self.z))
+        return self.z.gather(1, positions[..., None].expand(*positions.shape, self.z.shape[2]))
 
     def _choose(self, accept: Tensor, z: Tensor, evaluation: Evaluation) -> None:
         self.z = torch.where(accept[..., None], z, self.z)

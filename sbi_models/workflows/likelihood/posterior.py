@@ -161,11 +161,11 @@ class _Objective:
         value, slope = evaluation.tempered(torch.ones(1, dtype=torch.float64))
         value, slope = value[0], slope[0]
         if self.is_raw:
-            points = z.detach().clone().requires_grad_()
-            volume = self.target.prior.log_volume(self.target.prior.raw(points))
-            (more,) = torch.autograd.grad(volume.sum(), points, allow_unused=True)
-            value = value + volume.detach()
-            slope = slope if more is None else slope + more
+            with torch.enable_grad():
+                points = z.detach().clone().requires_grad_()
+                volume = self.target.prior.log_volume(self.target.prior.raw(points)) + 0 * points.sum(dim=1)
+                (more,) = torch.autograd.grad(volume.sum(), points)
+            value, slope = value + volume.detach(), slope + more
         fine = value.isfinite()
         return torch.where(fine, value, -torch.inf), torch.where(fine[:, None], slope, 0.0)
 

@@ -19,6 +19,9 @@ _GROUPS, _CHAINS = 4, 32
 _WARM_UP, _FEWEST_KEPT, _THINNING = 8, 24, 2
 """Moves of a warm-up, least number of draws of a chain that are kept, and moves between them."""
 
+_RATE = 1.0
+"""Rate at which step sizes are adapted in the first move of a warm-up, later ones in proportion to 1 / k."""
+
 _MOST_ROUNDS = 4
 _R_HAT, _EFFECTIVE = 1.01, 400
 """Agreement of groups, and effective draws, at which a data set is finished."""
@@ -78,19 +81,18 @@ def draw_by_chains(target: Target, numbers: Tensor, num_samples: int, seed: int)
 
 def _round(part: Chains, streams: Streams, rows: Tensor, kept: int, thinning: int) -> Tensor:
     """Draws (n, kept, c, d) after a warm-up."""
+    part.learn_metric()
     for number in range(_WARM_UP):
-        if number in (0, _WARM_UP // 2):
-            part.learn_metric()
-        part.move(streams, rows, adapt=True)
+        part.move(streams, rows, rate=_RATE / (1 + number))
         part.jump(streams, rows)
     part.reset_counts()
     drawn = []
     for _ in range(kept):
         for _ in range(thinning):
-            part.move(streams, rows, adapt=False)
-        part.jump(streams, rows)
-        drawn.append(part.z)
-    return torch.stack([z.clone() for z in drawn], dim=1)
+            part.move(streams, rows)
+            part.jump(streams, rows)
+        drawn.append(part.z.clone())
+    return torch.stack(drawn, dim=1)
 
 
 def _record(result: ChainDraws, part: Chains, drawn: Tensor, *, rows: Tensor, chance: Tensor) -> None:

@@ -22,8 +22,8 @@ _EFFECTIVE = 0.5
 """Effective share of the particles of a data set after a step."""
 
 _BISECTIONS = 40
-_MOVES = 4
-"""Hamiltonian moves of every particle at each temperature."""
+_MOVES, _RATE = 4, 0.5
+"""Hamiltonian moves of every particle at each temperature, and rate at which step sizes are adapted."""
 
 _MOST_STEPS = 200
 
@@ -64,7 +64,7 @@ def temper(chains: Chains, streams: Streams) -> Tempered:
         part.power = torch.where(hopeless, part.power, power)
         part.learn_metric()
         for _ in range(_MOVES):
-            part.move(streams, active, adapt=True)
+            part.move(streams, active, rate=_RATE)
         part.jump(streams, active)
         stuck[active] = hopeless
         chains.put(active, part)
