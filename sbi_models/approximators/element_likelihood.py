@@ -58,6 +58,7 @@ class ElementLikelihood:
         self.first = next(iter(self.members))[1]
         self.elements = _elements(self.first, data)
         self.number = len(self.elements.values)
+        self.sizes = (self.elements.weights > 0).sum(dim=1)
 
     def __call__(self, parameters: Mapping[str, Tensor], rows: Tensor) -> Tensor:
         """Log likelihood in nats (m,), float64, with gradients: of data set `rows[i]` at the i-th parameters.
@@ -71,17 +72,15 @@ class ElementLikelihood:
         total = torch.full((len(rows),), -torch.inf, dtype=torch.float64)
         if not len(chosen):
             return total
-        parts = []
-        single = len(self.chunks(len(chosen))) == 1
-        for part in self.chunks(len(chosen)):
-            which = chosen[part]
+        parts, chunks = [], self._chunks(chosen, rows)
+        for which in chunks:
             given = {name: value[which] for name, value in parameters.items()}
             parts.append(
                 self._summed(given, rows[which])
-                if single or not torch.is_grad_enabled()
+                if len(chunks) == 1 or not torch.is_grad_enabled()
                 else checkpoint(self._summed, given, rows[which], use_reentrant=False)
             )
-        return total.index_put((chosen,), torch.cat(parts))
+        return total.index_put((torch.cat(chunks),), torch.cat(parts))
 
     def with_gradient(self, parameters: Mapping[str, Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
         """Log likelihood (m,) and its gradient (m, width of all parameters side by side), float64."""
@@ -90,8 +89,7 @@ class ElementLikelihood:
         total = torch.full((len(rows),), -torch.inf, dtype=torch.float64)
         gradient = torch.zeros(len(rows), sum(widths), dtype=torch.float64)
         joined = torch.cat([value.detach() for value in parameters.values()], dim=1)
-        for part in self.chunks(len(inside)):
-            which = inside[part]
+        for which in self._chunks(inside, rows):
             theta = joined[which].requires_grad_()
             with torch.enable_grad():
                 split = torch.split(theta, widths, dim=1)
@@ -116,44 +114,53 @@ class ElementLikelihood:
                 ]
                 fine &= ((given[name] >= ends[0]) & (given[name] <= ends[1])).all(dim=1)
             safe = {name: value[fine] for name, value in given.items()}
-            known = tuple(name for name in self.first.parameter_names)
-            fine[fine.clone()] &= self.first.adapter.inside(safe, known) if len(safe[known[0]]) else True
+            if bool(fine.any()):
+                fine[fine.clone()] &= self.first.adapter.inside(self._with_conditions(safe))
             return fine
+
+    def _with_conditions(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Parameters (m, width), with the conditions of one element, which steps may join them with."""
+        m = len(next(iter(parameters.values())))
+        one = {name: value[0, :1].expand(m, -1) for name, value in self.elements.conditions.items()}
+        return {**parameters, **one}
 
     def outside_reach(self, parameters: Mapping[str, Tensor]) -> Tensor:
         """Booleans (m,): which parameters lie outside of the range of those that were simulated."""
         lower, upper = self.first.reach.lower, self.first.reach.upper
         inside = self.inside(parameters)
-        if lower is None or self.first.element_conditions:
+        if lower is None:
             return ~inside
         beyond = torch.ones_like(inside)
         if bool(inside.any()):
-            given = self.first.adapter.forward({name: value[inside] for name, value in parameters.items()})
-            adapted = given["inference_conditions"]
+            given = self._with_conditions({name: value[inside] for name, value in parameters.items()})
+            adapted = self.first.adapter.forward(given)["inference_conditions"]
             beyond[inside] = ((adapted < lower) | (adapted > upper)).any(dim=1)
         return beyond
 
-    def chunks(self, number: int) -> list[slice]:
-        """Slices of so many parameters that a network takes at once."""
-        _, elements, width = self.elements.values.shape
-        step = max(1, _NUMBERS_AT_ONCE // (elements * width))
-        return [slice(start, start + step) for start in range(0, number, step)]
+    def _chunks(self, positions: Tensor, rows: Tensor) -> list[Tensor]:
+        """Positions (m,) of parameters in parts that a network takes at once, by size of data set."""
+        sizes = self.sizes[rows[positions]].clamp(min=1)
+        classes, parts = sizes.to(torch.float64).log2().ceil(), []
+        for one in classes.unique():
+            alike = positions[classes == one]
+            step = max(1, _NUMBERS_AT_ONCE // (2 ** int(one) * self.elements.values.shape[2]))
+            parts += list(alike.split(step))
+        return parts
 
     def _summed(self, parameters: Mapping[str, Tensor], rows: Tensor) -> Tensor:
         """Log likelihood (m,) of parameters inside the support."""
         total = self.elements.log_volume[rows]
-        for part in self._elements_at_once():
+        for part in self._elements_at_once(int(self.sizes[rows].max())):
             values, weights = self.elements.values[rows, part], self.elements.weights[rows, part]
             conditions = {name: value[rows, part] for name, value in self.elements.conditions.items()}
             logs = self._mixed(parameters, values, conditions).to(torch.float64)
             total = total + torch.where(weights > 0, logs * weights, 0.0).sum(dim=1)
         return total
 
-    def _elements_at_once(self) -> Iterator[slice]:
-        _, elements, width = self.elements.values.shape
-        step = max(1, _NUMBERS_AT_ONCE // width)
-        for start in range(0, elements, step):
-            yield slice(start, start + step)
+    def _elements_at_once(self, number: int) -> Iterator[slice]:
+        step = max(1, _NUMBERS_AT_ONCE // self.elements.values.shape[2])
+        for start in range(0, number, step):
+            yield slice(start, min(start + step, number))
 
     def _mixed(
         self, parameters: Mapping[str, Tensor], values: Tensor, conditions: Mapping[str, Tensor]

@@ -21,7 +21,7 @@ def autoregression(chains, length, memory, seed=0):
 @pytest.mark.parametrize("memory", [0.0, 0.5, 0.95])
 @pytest.mark.parametrize("apart", [0.0, 1.0])
 def test_they_are_those_of_arviz(memory, apart):
-    """R-hat by ranks to the last digits, bulk effective sample size within 3 %, of heavy-tailed chains, too."""
+    """R-hat to nine digits, bulk effective sample size within 3 %, of heavy-tailed chains, too."""
     draws = autoregression(4, 401, memory) + apart * np.arange(4)[:, None]
     for values in (draws, draws**3):
         assert rank_normalized_r_hat(values) == pytest.approx(float(az.rhat(values)), rel=1e-9)

@@ -48,6 +48,11 @@ def chosen_adapter(
     for name, scale in scales.items():
         seen = seen.log(name) if scale == "log" else seen.sqrt(name) if scale == "sqrt" else seen
     targets = _numbers(seen, rows, observables, declared)
+    if not targets.shape[
+        1
+    ]:  # categories have logits, of which bounded parameters are nearly linear functions
+        bounded = {name: Adapter().constrain(name, prior=priors[name]) for name in given if name in priors}
+        return Adapter((*(step for one in bounded.values() for step in one.transforms), *seen.transforms))
     return Adapter((*_parameters(rows, elements, given, priors, targets).transforms, *seen.transforms))
 
 
@@ -72,17 +77,24 @@ def _discrete(name: str, elements: Variables) -> Iterator[Transform]:
 
 
 def _numbers(adapter: Adapter, rows: Variables, observables: Sequence[str], discrete: set[str]) -> FloatArray:
-    """Observables (n, k) as numbers that a linear model may have: logarithms of counts, scaled others."""
+    """Observables (n, k) as numbers that a linear model may have: logarithms of counts, and scaled others."""
     raw = {name: torch.as_tensor(rows[name], dtype=torch.float64) for name in observables}
     adapted = adapter.fitted(raw).forward(raw)
-    columns = [
-        np.log(adapted[name].numpy() + 0.5)
-        if name in discrete and rows[name].min() >= 0
-        else adapted[name].numpy()
-        for name in observables
-        if adapted[name].ndim == 2
-    ]
-    return np.concatenate(columns, axis=1) if columns else np.zeros((len(next(iter(rows.values()))), 0))
+    categories = {
+        (name, k)
+        for step in adapter.transforms
+        if isinstance(step, AsCategorical)
+        for name in step.names
+        for k in (range(rows[name].shape[1]) if step.components is None else step.components)
+    }
+    columns = []
+    for name in observables:
+        values = adapted[name].numpy()
+        for k, column in enumerate(values.T if values.ndim == 2 else ()):
+            if (name, k) not in categories:
+                is_number_of = name in discrete and is_count(column) and column.min() >= 0
+                columns.append(np.log(column + 0.5) if is_number_of else column)
+    return np.stack(columns, axis=1) if columns else np.zeros((len(next(iter(rows.values()))), 0))
 
 
 def _parameters(

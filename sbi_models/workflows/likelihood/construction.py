@@ -19,6 +19,9 @@ from sbi_models.workflows.likelihood.prior import check_continuous
 COMPONENTS = 12
 """Normals of each mixture of the automatic networks."""
 
+_MOST_WITHOUT_TRUNK = 2
+"""Largest number of columns of conditions that the heads of a network read without a trunk."""
+
 
 def continuous_priors(
     prior: Distribution | Mapping[str, Distribution] | None, simulator: Simulator | None, names: list[str]
@@ -71,15 +74,21 @@ def networks_of(network: InferenceNetworkLike, size: int) -> dict[str, Inference
     return {str(k): network for k in range(size)}
 
 
+def network_of(components: int, dropout: float = 0.0) -> InferenceNetwork:
+    """The automatic network with so many components."""
+    return AutoregressiveMixture(components, trunk_blocks=1, head_blocks=1, dropout=dropout, order="given")
+
+
+def for_conditions(network: InferenceNetwork, columns: int) -> InferenceNetwork:
+    """An automatic network for so many columns of conditions: for one or two, without a trunk."""
+    if columns > _MOST_WITHOUT_TRUNK:
+        return network
+    return type(network)(**{**network.config, "trunk_width": 0, "head_blocks": 2})
+
+
 def offline_networks(dropout: float) -> dict[str, InferenceNetworkLike]:
     """Networks for finite data: normal given the components before, and of any form."""
-
-    def network(components: int) -> InferenceNetwork:
-        return AutoregressiveMixture(
-            components, trunk_blocks=1, head_blocks=1, dropout=dropout, order="given"
-        )
-
-    return {"normal": network(1), "mixture": network(COMPONENTS)}
+    return {"normal": network_of(1, dropout), "mixture": network_of(COMPONENTS, dropout)}
 
 
 def split_off(data: Variables, seed: int) -> tuple[Variables, Variables]:

@@ -16,8 +16,8 @@ from torch import Tensor
 from sbi_models import seeding
 from sbi_models.workflows.likelihood.target import Evaluation, Target
 
-_STEPS = (5, 3, 7, 4, 6)
-"""Leapfrog steps of one move after the other; numbers that differ avoid periods."""
+_LENGTHS, _MOST_STEPS = (2.2, 1.4, 3.0, 1.8, 2.6), 10
+"""Lengths of trajectories, in sds, of one move after the other, which differ to avoid periods; most steps."""
 
 _WANTED = 0.8
 """Acceptance that step sizes are adapted to."""
@@ -127,21 +127,26 @@ class Chains:
         The logarithm of the step size is adapted by `rate` times the excess of the acceptance.
         """
         _, c, d = self.z.shape
-        steps = _STEPS[self.moves % len(_STEPS)]
+        length = _LENGTHS[self.moves % len(_LENGTHS)]
         self.moves += 1
         momentum = streams.normal((c, d), rows)
         chance = streams.uniform((c + 1,), rows)
-        size = (self.log_step.exp() * (0.8 + 0.4 * chance[:, -1]))[:, None, None]
+        step = self.log_step.exp() * (0.8 + 0.4 * chance[:, -1])
+        steps = (length / step).ceil().clamp(max=_MOST_STEPS)
         before, slope = self.evaluation.tempered(self.power)
-        energy = momentum.square().sum(dim=2) / 2 - before
+        start = momentum.square().sum(dim=2) / 2 - before
         z, evaluation = self.z, self.evaluation
-        for _ in range(steps):
-            momentum = momentum + size / 2 * (slope @ self.root)
-            z = z + size * (momentum @ self.root.mT)
-            evaluation = self.target(z, self.numbers)
-            after, slope = evaluation.tempered(self.power)
-            momentum = momentum + size / 2 * (slope @ self.root)
-        error = momentum.square().sum(dim=2) / 2 - after - energy
+        for number in range(int(steps.max())):
+            going = (steps > number).nonzero().flatten()
+            size, root = step[going, None, None], self.root[going]
+            half = momentum[going] + size / 2 * (slope[going] @ root)
+            there = z[going] + size * (half @ root.mT)
+            found = self.target(there, self.numbers[going])
+            slope = slope.index_copy(0, going, found.tempered(self.power[going])[1])
+            momentum = momentum.index_copy(0, going, half + size / 2 * (slope[going] @ root))
+            z, evaluation = z.index_copy(0, going, there), evaluation.updated(going, found)
+        after, _ = evaluation.tempered(self.power)
+        error = momentum.square().sum(dim=2) / 2 - after - start
         error = torch.where(error.isnan(), torch.inf, error)
         probability = torch.exp(-error.clamp(min=0.0))
         self._choose(chance[:, :c] < probability, z, evaluation)

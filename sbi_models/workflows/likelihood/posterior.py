@@ -49,7 +49,7 @@ class LikelihoodPosterior:
                 "simulated."
             )
         draws = prior.raw(prior.draw(_STARTS, 0))
-        if bool(likelihood.outside_reach(draws).all()):
+        if not likelihood.first.element_conditions and bool(likelihood.outside_reach(draws).all()):
             raise ConfigurationError(
                 "Expected a prior that overlaps with the parameters that were simulated, got one all of "
                 f"whose {_STARTS} draws lie outside of their range. Train on simulations of a prior that "

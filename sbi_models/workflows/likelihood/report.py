@@ -8,7 +8,7 @@ import numpy as np
 _R_HAT = 1.05
 _FEWEST_EFFECTIVE = 100
 _MOST_DIVERGENT, _LEAST_ACCEPTANCE, _MOST_UNMOVED = 0.05, 0.1, 0.05
-_MOST_OUTSIDE = 0.01
+_MOST_OUTSIDE = 0.05
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,14 @@ from sbi_models.workflows.likelihood.tempering import temper
 _GROUPS, _CHAINS = 4, 32
 """Independent groups of chains of a data set, and chains of each."""
 
-_WARM_UP, _FEWEST_KEPT, _THINNING = 8, 24, 2
-"""Moves of a warm-up, least number of draws of a chain that are kept, and moves between them."""
+_WARM_UP, _FEWEST_KEPT = 8, 24
+"""Moves of a warm-up, and least number of draws of a chain that are kept."""
 
 _RATE = 1.0
 """Rate at which step sizes are adapted in the first move of a warm-up, later ones in proportion to 1 / k."""
 
-_MOST_ROUNDS = 4
+_MOST_ROUNDS = 5
+"""Rounds of draws, each with twice as many moves between them."""
 _R_HAT, _EFFECTIVE = 1.01, 400
 """Agreement of groups, and effective draws, at which a data set is finished."""
 
@@ -34,7 +35,7 @@ class ChainDraws:
     Attributes:
         draws: (n, num_samples, d), unbounded space.
         r_hat: largest rank-normalized R-hat of the coordinates, between independent groups, (n,).
-        effective: smallest effective number of draws of the coordinates among all that were made, (n,).
+        effective: smallest effective number of draws, for place and spread, of the coordinates, (n,).
         acceptance: mean acceptance of the Hamiltonian moves (n,).
         divergent: share of divergent trajectories (n,).
         unmoved: share of chains that never left their place (n,).
@@ -69,7 +70,7 @@ def draw_by_chains(target: Target, numbers: Tensor, num_samples: int, seed: int)
     active = torch.arange(n)
     for number in range(_MOST_ROUNDS):
         part = chains.rows(active)
-        drawn = _round(part, streams, active, kept, _THINNING * 2**number)
+        drawn = _round(part, streams, active, kept, 2**number)
         chains.put(active, part)
         _record(result, part, drawn, rows=active, chance=streams.uniform((kept * c,), active))
         unfinished = (result.r_hat > _R_HAT) | (result.effective < _EFFECTIVE)
@@ -102,7 +103,9 @@ def _record(result: ChainDraws, part: Chains, drawn: Tensor, *, rows: Tensor, ch
     by_chain = drawn.permute(0, 3, 2, 1).numpy()
     index = rows.numpy()
     result.r_hat[index] = rank_normalized_r_hat(grouped.reshape(n, d, _GROUPS, -1).numpy()).max(axis=1)
-    result.effective[index] = effective_draws(by_chain).min(axis=1)
+    folded = np.abs(by_chain - np.median(by_chain, axis=(-2, -1), keepdims=True))
+    effective = np.minimum(effective_draws(by_chain), effective_draws(folded)).min(axis=1)
+    result.effective[index] = np.minimum(effective, kept * c)
     result.acceptance[index] = (part.accepted / part.tried).numpy()
     result.divergent[index] = (part.divergent / part.tried).numpy()
     result.unmoved[index] = (by_chain == by_chain[..., :1]).all(axis=(1, 3)).mean(axis=1)

@@ -37,6 +37,10 @@ class Evaluation(NamedTuple):
         """Those of some data sets."""
         return Evaluation(*(part[index] for part in self))
 
+    def updated(self, index: Tensor, other: "Evaluation") -> "Evaluation":
+        """With those of some data sets replaced."""
+        return Evaluation(*(old.index_copy(0, index, new) for old, new in zip(self, other, strict=True)))
+
     def taken(self, positions: Tensor) -> "Evaluation":
         """Those of chains at positions (n, c) of each data set."""
         return Evaluation(

@@ -22,7 +22,7 @@ _EFFECTIVE = 0.5
 """Effective share of the particles of a data set after a step."""
 
 _BISECTIONS = 40
-_MOVES, _RATE = 4, 0.5
+_MOVES, _RATE = 3, 0.5
 """Hamiltonian moves of every particle at each temperature, and rate at which step sizes are adapted."""
 
 _MOST_STEPS = 200

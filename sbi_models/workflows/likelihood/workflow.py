@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Unpack
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
@@ -18,10 +19,10 @@ from sbi_models.approximators.element_likelihood import (
     likelihood_members,
 )
 from sbi_models.approximators.rows import by_component
+from sbi_models.approximators.validation import as_variables, check_strays
 from sbi_models.arguments import known_arguments, positive_int
 from sbi_models.datasets import Augmentations
 from sbi_models.errors import ConfigurationError, suggest
-from sbi_models.networks import AutoregressiveMixture
 from sbi_models.simulators import Simulator
 from sbi_models.training.history import History, OnEpochEnd
 from sbi_models.training.settings import TrainingOptions, TrainingSettings
@@ -34,6 +35,8 @@ from sbi_models.workflows.likelihood.construction import (
     agreeing,
     check_names,
     continuous_priors,
+    for_conditions,
+    network_of,
     networks_of,
     offline_networks,
     split_off,
@@ -156,9 +159,7 @@ class LikelihoodWorkflow(Workflow):
         self._adapter = adapter
         size = 1 if ensemble_size is None else positive_int(ensemble_size, "ensemble_size")
         self._fixed_size = ensemble_size is not None
-        networks = networks_of(
-            AutoregressiveMixture(COMPONENTS, order="given") if self._automatic else network, size
-        )
+        networks = networks_of(network_of(COMPONENTS) if self._automatic else network, size)
         super().__init__(
             approximator=self._assembled(networks, adapter), simulator=simulator, settings=settings
         )
@@ -190,6 +191,13 @@ class LikelihoodWorkflow(Workflow):
                 )
         return next(iter(members.values())) if len(members) == 1 else EnsembleApproximator(members)
 
+    def _checked(self, data: VariablesLike, what: str) -> Variables:
+        names = self.approximator.inference_names + self.approximator.condition_names
+        variables = as_variables(data, names, what=what, may_miss=self.approximator.inference_names)
+        likelihood_members(self.approximator)[0][1].elements(variables, what)
+        check_strays({**data, **variables}, names, what)
+        return variables
+
     def _build(self, data: Variables) -> None:
         if self._automatic and not self.approximator.is_built and self._adapter is None:
             first = likelihood_members(self.approximator)[0][1]
@@ -199,7 +207,11 @@ class LikelihoodWorkflow(Workflow):
                 observables=first.inference_names,
                 priors=self.priors,
             )
-            networks = {name: member.inference_network for name, member in self.approximator.members.items()}
+            columns = sum(np.shape(data[name])[-1] for name in first.condition_names)
+            networks = {
+                name: for_conditions(member.inference_network, columns)
+                for name, member in self.approximator.members.items()
+            }
             self.approximator = self._assembled(networks, adapter if adapter.transforms else None)
         super()._build(data)
 
