@@ -126,25 +126,24 @@ class ElementLikelihood:
 
     def outside_reach(self, parameters: Mapping[str, Tensor]) -> Tensor:
         """Booleans (m,): which parameters lie outside of the range of those that were simulated."""
-        lower, upper = self.first.reach.lower, self.first.reach.upper
-        inside = self.inside(parameters)
-        if lower is None:
+        ends, inside = self.first.reach.ends, self.inside(parameters)
+        if ends is None:
             return ~inside
         beyond = torch.ones_like(inside)
         if bool(inside.any()):
             given = self._with_conditions({name: value[inside] for name, value in parameters.items()})
             adapted = self.first.adapter.forward(given)["inference_conditions"]
-            beyond[inside] = ((adapted < lower) | (adapted > upper)).any(dim=1)
+            beyond[inside] = ((adapted < ends[0]) | (adapted > ends[1])).any(dim=1)
         return beyond
 
     def _chunks(self, positions: Tensor, rows: Tensor) -> list[Tensor]:
         """Positions (m,) of parameters in parts that a network takes at once, by size of data set."""
         sizes = self.sizes[rows[positions]].clamp(min=1)
         classes, parts = sizes.to(torch.float64).log2().ceil(), []
-        for one in classes.unique():
+        for one in sorted(set(classes.tolist())):
             alike = positions[classes == one]
             step = max(1, _NUMBERS_AT_ONCE // (2 ** int(one) * self.elements.values.shape[2]))
-            parts += list(alike.split(step))
+            parts += torch.split(alike, step)
         return parts
 
     def _summed(self, parameters: Mapping[str, Tensor], rows: Tensor) -> Tensor:
@@ -268,13 +267,13 @@ def _elements(first: LikelihoodApproximator, data: VariablesLike) -> Elements:
     conditions = {name: raw[name] for name in first.element_conditions}
     owner = np.repeat(np.arange(len(counts)), counts)
     total = torch.zeros(len(counts), dtype=torch.float64).index_add(0, torch.as_tensor(owner), volume)
-    weights = np.ones(len(owner))
+    weights: Array = np.ones(len(owner))
     all_discrete = len(first.inference_network.discrete) == values.shape[1]
     if all_discrete and not conditions and first.iid is not None:
         keys = np.concatenate([owner[:, None], values.numpy()], axis=1)
-        distinct, weights = np.unique(keys, axis=0, return_counts=True)
+        distinct, numbers = np.unique(keys, axis=0, return_counts=True)
         owner, values = distinct[:, 0].astype(int), torch.as_tensor(distinct[:, 1:], dtype=torch.float32)
-        weights, counts = weights.astype(float), np.bincount(owner, minlength=len(counts))
+        weights, counts = numbers.astype(float), np.bincount(owner, minlength=len(counts))
     place = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
     return Elements(
         _padded(values, owner, place, counts),

@@ -24,6 +24,12 @@ KINDS_OF_DATA = (None, "elements", "sets")
 _KEY = "likelihood"
 
 
+class _Reach(OptionalBuffers):
+    """Least and largest adapted conditions of the simulations, (2, width), float64."""
+
+    ends: Tensor | None
+
+
 @APPROXIMATORS.register("likelihood")
 @known_arguments
 class LikelihoodApproximator(ContinuousApproximator):
@@ -93,7 +99,7 @@ class LikelihoodApproximator(ContinuousApproximator):
                 f"{self.condition_names} and no summary network, got iid={self.iid!r}, "
                 f"{self.element_conditions} and {summary_network}."
             )
-        self.reach = OptionalBuffers("lower", "upper")
+        self.reach = _Reach("ends")
 
     @property
     def parameter_names(self) -> tuple[str, ...]:
@@ -110,7 +116,7 @@ class LikelihoodApproximator(ContinuousApproximator):
         """`build`, after `adapted`; the range of the conditions is kept as `reach`, adapted space."""
         super().build_from(adapted, seed=seed)
         given = adapted.variables["inference_conditions"].to(torch.float64)
-        self.reach.lower, self.reach.upper = given.amin(dim=0), given.amax(dim=0)  # type: ignore[assignment]
+        self.reach.ends = torch.stack([given.amin(dim=0), given.amax(dim=0)])
 
     def prepare(self, data: VariablesLike, *, what: str = "data") -> dict[str, Tensor]:
         """Raw simulations to standardized tensors by role, one row for each element."""

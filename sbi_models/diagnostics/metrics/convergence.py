@@ -112,4 +112,4 @@ def _effective(correlations: Floats, total: int) -> float:
     positive = pairs[: negative[0]] if len(negative) else pairs
     monotone = np.minimum.accumulate(positive)
     time = -1 + 2 * float(monotone.sum())
-    return total / max(time, 1 / np.log10(total))
+    return float(total / max(time, 1 / np.log10(total)))

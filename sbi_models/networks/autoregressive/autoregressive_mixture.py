@@ -232,12 +232,17 @@ class AutoregressiveMixture(InferenceNetwork):
                 inputs = inputs + laws.hidden_parts(classes)
             hidden, times = self._hidden(inputs, kept_heads), 1
             parts = self._mixture(self.out(hidden))
-        log_weights, means, log_sds = mixture = tuple(_repeated(part, times, dim=1) for part in parts)
+        log_weights, means, log_sds = (_repeated(part, times, dim=1) for part in parts)
         log_terms = log_weights - log_sds - 0.5 * ((rest.T[..., None] - means) * (-log_sds).exp()).square()
         each: Tensor = log_terms.logsumexp(dim=-1) - 0.5 * math.log(2 * math.pi) - self.log_scale[:, None]
         if laws is not None:
             return laws.log_prob(
-                theta, hidden, mixture=mixture, rest=rest, log_scale=self.log_scale, continuous=each
+                theta,
+                hidden,
+                mixture=(log_weights, means, log_sds),
+                rest=rest,
+                log_scale=self.log_scale,
+                continuous=each,
             )
         return each.sum(dim=0)
 

@@ -8,6 +8,7 @@ C. J. F. ter Braak, A Markov chain Monte Carlo version of the genetic algorithm 
 Statistics and Computing 16 (2006): jumps by the difference of two other chains lead from mode to mode.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -72,7 +73,7 @@ class Chains:
         self.evaluation = target(z, numbers)
         self.power = torch.zeros(n, dtype=torch.float64)
         self.root = torch.eye(d, dtype=torch.float64).expand(n, d, d).clone()
-        self.log_step = torch.full((n,), -0.5 - 0.25 * torch.tensor(float(d)).log(), dtype=torch.float64)
+        self.log_step = torch.full((n,), -0.5 - 0.25 * math.log(d), dtype=torch.float64)
         self.moves = 0
         self.accepted = torch.zeros(n, dtype=torch.float64)
         self.tried = torch.zeros(n, dtype=torch.float64)

@@ -1,5 +1,6 @@
 """Posterior draws by many Markov chains: tempered from the prior, run until independent groups agree."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from sbi_models import seeding
 from sbi_models.diagnostics import effective_draws, rank_normalized_r_hat
-from sbi_models.types import FloatArray
+from sbi_models.types import Array, FloatArray
 from sbi_models.workflows.likelihood.kernels import Chains, Streams
 from sbi_models.workflows.likelihood.target import Target
 from sbi_models.workflows.likelihood.tempering import temper
@@ -50,7 +51,7 @@ class ChainDraws:
     divergent: FloatArray
     unmoved: FloatArray
     log_evidence: FloatArray
-    arrived: FloatArray
+    arrived: Array
 
 
 def draw_by_chains(target: Target, numbers: Tensor, num_samples: int, seed: int) -> ChainDraws:
@@ -62,10 +63,14 @@ def draw_by_chains(target: Target, numbers: Tensor, num_samples: int, seed: int)
     chains = tempered.chains
     kept = max(_FEWEST_KEPT, -(-num_samples // c))
     result = ChainDraws(
-        torch.zeros(n, num_samples, target.width, dtype=torch.float64),
-        *(np.full(n, value) for value in (np.inf, 0.0, 0.0, 0.0, 1.0)),
-        (tempered.log_evidence.logsumexp(dim=1) - np.log(_GROUPS)).numpy(),
-        tempered.arrived.numpy(),
+        draws=torch.zeros(n, num_samples, target.width, dtype=torch.float64),
+        r_hat=np.full(n, np.inf),
+        effective=np.zeros(n),
+        acceptance=np.zeros(n),
+        divergent=np.zeros(n),
+        unmoved=np.ones(n),
+        log_evidence=(tempered.log_evidence.logsumexp(dim=1) - math.log(_GROUPS)).numpy(),
+        arrived=tempered.arrived.numpy(),
     )
     active = torch.arange(n)
     for number in range(_MOST_ROUNDS):

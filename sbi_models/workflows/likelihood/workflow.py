@@ -255,12 +255,13 @@ class LikelihoodWorkflow(Workflow):
         chosen = schedule.epochs(number) if epochs is None else positive_int(epochs, "epochs")
         if not self.approximator.is_built and not self._fixed_size:
             self.approximator = self._assembled(offline_networks(schedule.dropout), self._adapter)
-        own = {"ema": schedule.ema, "early_stopping": schedule.patience(chosen)}
-        settings, self.settings = (
-            self.settings,
-            replace(
-                self.settings, **{name: value for name, value in own.items() if name not in self._explicit}
-            ),
+        usual = self.settings
+        self.settings = replace(
+            usual,
+            ema=usual.ema if "ema" in self._explicit else schedule.ema,
+            early_stopping=usual.early_stopping
+            if "early_stopping" in self._explicit
+            else schedule.patience(chosen),
         )
         try:
             super().fit_offline(
@@ -274,7 +275,7 @@ class LikelihoodWorkflow(Workflow):
                 on_epoch_end=on_epoch_end,
             )
         finally:
-            self.settings = settings
+            self.settings = usual
         self._weigh(held_out)
         return self._trained_history
 
