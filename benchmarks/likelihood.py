@@ -135,8 +135,8 @@ def conjugate(arguments: argparse.Namespace) -> None:
 
 def reference(arguments: argparse.Namespace) -> None:
     """C2ST (mlp) against reference draws; the prior of both beds is uniform."""
-    model = benchmarks.BENCHMARKS[arguments.bed]()
-    simulator = model.simulator()
+    model = benchmarks.BENCHMARKS[arguments.bed]
+    simulator = model.simulator
     prior = torch.distributions.Uniform(torch.as_tensor(model.lower), torch.as_tensor(model.upper))
     workflow = bf.LikelihoodWorkflow(
         simulator, parameters="theta", observables="x", prior=prior, seed=1, progress=False

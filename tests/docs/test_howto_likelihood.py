@@ -9,10 +9,15 @@ from pages import blocks
 from torch.distributions import Gamma, Normal
 
 import sbi_models as bf
+from sbi_models.workflows.likelihood import sampler
 
 
 def test_its_code_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """One epoch on 500 simulations: draws of two data sets, and the tighter prior is seen in them."""
+    """One epoch on 500 simulations, few chains: draws of two data sets, in which a tighter prior is seen."""
+    # seconds: it trains two networks, and draws twice
+    monkeypatch.setattr(sampler, "_CHAINS", 8)
+    monkeypatch.setattr(sampler, "_MOST_ROUNDS", 1)
+    monkeypatch.setattr(sampler, "_FEWEST_KEPT", 10)
     monkeypatch.setattr(bf.Simulator, "sample", partialmethod(_few, method=bf.Simulator.sample))
     workflow = bf.LikelihoodWorkflow
     monkeypatch.setattr(workflow, "fit_offline", partialmethod(_one_epoch, method=workflow.fit_offline))
@@ -27,8 +32,8 @@ def test_its_code_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
     for k, n in ((1, 3), (2, 8)):
         names |= {f"times_{k}": rng.gamma(4.0, 0.2, size=n), f"choices_{k}": rng.integers(0, 2, size=n) * 1.0}
     for one in code:
-        exec(one, names)
-    assert names["draws"]["drift"].shape == (2, 1000, 1)
+        exec(one.replace("num_samples=1000", "num_samples=200"), names)
+    assert names["draws"]["drift"].shape == (2, 200, 1)
     assert names["tighter"]["bias"].std() < 0.25
     assert "effective_draws" in capsys.readouterr().out
 
