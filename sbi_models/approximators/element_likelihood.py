@@ -139,7 +139,8 @@ class ElementLikelihood:
     def _chunks(self, positions: Tensor, rows: Tensor) -> list[Tensor]:
         """Positions (m,) of parameters in parts that a network takes at once, by size of data set."""
         sizes = self.sizes[rows[positions]].clamp(min=1)
-        classes, parts = sizes.to(torch.float64).log2().ceil(), []
+        classes = sizes.to(torch.float64).log2().ceil()
+        parts: list[Tensor] = []
         for one in sorted(set(classes.tolist())):
             alike = positions[classes == one]
             step = max(1, _NUMBERS_AT_ONCE // (2 ** int(one) * self.elements.values.shape[2]))

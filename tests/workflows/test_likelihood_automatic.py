@@ -73,8 +73,8 @@ def exact(data):
 
 
 def test_offline_it_weights_a_normal_and_a_mixture_network(tmp_path):
-    """1 500 simulations: log densities within 0.02 nats of the exact ones on average, and the file that is left
-    has the weights."""
+    """1 500 simulations: log densities within 0.02 nats of the exact ones on average, and the file has the
+    weights."""
     made = automatic(checkpoint_filepath=tmp_path)
     made.fit_offline(SIMULATOR.sample(1500, seed=1), epochs=3)
     assert list(made.approximator.members) == ["normal", "mixture"]

@@ -71,7 +71,7 @@ class WeightedDraws:
         proposed = {name: np.concatenate([draws[name] for draws, _ in parts]) for name in names}
         log_inverse = np.concatenate([weights for _, weights in parts])
         weights = log_inverse + _log_joint(proposed, prior, likelihood)
-        known: Array = np.isfinite(weights).any(axis=1)
+        known = np.isfinite(weights.max(axis=1))
         smoothed = pareto_smoothed(np.where(known[:, None], weights, 0.0))
         self.pareto_k = np.where(known, smoothed.pareto_k, np.inf)
         self.effective = np.where(known, effective_sample_share(smoothed.log_weights) * number, 0.0)
