@@ -103,12 +103,12 @@ class LikelihoodWorkflow(Workflow):
     ...     seed=1,
     ... )
     >>> history = workflow.fit_offline(workflow.simulate(256, seed=1), epochs=2)
-    >>> trials = np.ones((2, 5, 1))  # two data sets of five elements each
-    >>> workflow.log_likelihood({"rate": np.ones((2, 1)), "x": trials}).shape
-    (2,)
+    >>> trials = np.ones((1, 5, 1))  # one data set of five elements
+    >>> workflow.log_likelihood({"rate": np.ones((1, 1)), "x": trials}).shape
+    (1,)
     >>> draws = workflow.sample(num_samples=10, conditions={"x": trials}, seed=2)
     >>> draws["rate"].shape
-    (2, 10, 1)
+    (1, 10, 1)
     """
 
     def __init__(
