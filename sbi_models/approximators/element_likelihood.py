@@ -5,7 +5,7 @@ densities of single elements, which the networks learned. The sum is in float64,
 are equal, as those of discrete observables often are, are evaluated once.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -218,6 +218,31 @@ def element_log_likelihood(
             part = slice(start, start + step)
             parts.append(likelihood({name: value[part] for name, value in parameters.items()}, rows[part]))
     return np.asarray(torch.cat(parts).numpy())
+
+
+def likelihood_function(likelihood: ElementLikelihood) -> Callable[[Tensor], Tensor]:
+    """The log likelihood of one data set as a function of a tensor (n, d): all parameters side by side.
+
+    Raises:
+        ConfigurationError: for several data sets, and by the function for another shape.
+    """
+    if likelihood.number != 1:
+        raise ConfigurationError(
+            f"Expected one data set, with a leading axis of 1, got {likelihood.number}. Make one function of "
+            "each."
+        )
+    names = likelihood.first.parameter_names
+    widths = [likelihood.first.shapes[name][0] for name in names]
+
+    def log_likelihood(theta: Tensor) -> Tensor:
+        if theta.ndim != 2 or theta.shape[1] != sum(widths):
+            raise ConfigurationError(
+                f"Expected parameters of shape (n, {sum(widths)}), got {tuple(theta.shape)}."
+            )
+        parts = torch.split(theta.to(torch.float64), widths, dim=1)
+        return likelihood(dict(zip(names, parts, strict=True)), torch.zeros(len(theta), dtype=torch.long))
+
+    return log_likelihood
 
 
 def checked_parameters(

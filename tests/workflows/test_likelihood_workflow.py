@@ -350,6 +350,23 @@ def test_a_posterior_at_the_edge_of_what_was_simulated_is_doubted(trained):
     assert trained.reports[0].outside_reach > 0.5
 
 
+def test_a_prior_that_is_cut_is_told():
+    """Wider than the support of the simulations, and data at its edge: draws inside, and a TrustWarning."""
+    simulator = bf.make_simulator(
+        [{"p": Uniform(0.0, 1.0).expand((1,))}, lambda p, rng: {"x": rng.normal(p, 0.3)}], is_batched=True
+    )
+    made = bf.LikelihoodWorkflow(
+        simulator, parameters="p", observables="x", network=linear(), seed=1, progress=False
+    )
+    made.fit_offline(simulator.sample(500, seed=1), epochs=1)
+    with pytest.warns(TrustWarning, match="cut to that support"):
+        draws = made.sample(num_samples=100, conditions={"x": [[0.9]]}, prior=Uniform(-2.0, 3.0), seed=1)["p"]
+    assert draws.min() > 0
+    assert draws.max() < 1
+    made.sample(num_samples=100, conditions={"x": [[0.9]]}, seed=1)
+    assert made.reports[0].cut == 0.0
+
+
 @pytest.mark.parametrize("x", [np.full((2, 3, 2), np.nan), [np.ones((2, 2)), np.array([[np.nan, 1.0]])]])
 def test_missing_elements_are_refused(trained, x):
     """NaN in an element, with the advice to leave it out."""

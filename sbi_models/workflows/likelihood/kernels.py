@@ -78,9 +78,10 @@ class Chains:
         self.accepted = torch.zeros(n, dtype=torch.float64)
         self.tried = torch.zeros(n, dtype=torch.float64)
         self.divergent = torch.zeros(n, dtype=torch.float64)
+        self.cut = torch.zeros(n, dtype=torch.float64)
         self.learn_metric()
 
-    _PER_ROW = ("numbers", "z", "power", "root", "log_step", "accepted", "tried", "divergent")
+    _PER_ROW = ("numbers", "z", "power", "root", "log_step", "accepted", "tried", "divergent", "cut")
 
     def rows(self, index: Tensor) -> "Chains":
         """Chains of some data sets, copies."""
@@ -105,8 +106,8 @@ class Chains:
         self.evaluation = self.evaluation.taken(positions)
 
     def reset_counts(self) -> None:
-        """Count acceptances and divergences from now on."""
-        for count in (self.accepted, self.tried, self.divergent):
+        """Count acceptances, divergences and ends outside of the support from now on."""
+        for count in (self.accepted, self.tried, self.divergent, self.cut):
             count.zero_()
 
     def learn_metric(self) -> None:
@@ -153,7 +154,9 @@ class Chains:
         self._choose(chance[:, :c] < probability, z, evaluation)
         self.accepted += probability.mean(dim=1)
         self.tried += 1
-        self.divergent += (error > _DIVERGENT).to(torch.float64).mean(dim=1)
+        nowhere = after.isneginf()
+        self.divergent += ((error > _DIVERGENT) & ~nowhere).to(torch.float64).mean(dim=1)
+        self.cut += nowhere.to(torch.float64).mean(dim=1)
         self.log_step = self.log_step + rate * (probability.mean(dim=1) - _WANTED)
 
     def jump(self, streams: Streams, rows: Tensor) -> None:

@@ -116,9 +116,7 @@ class LikelihoodPosterior:
         if chains is None:
             assert weighted is not None
             effective, evidence = float(weighted.effective[row]), float(weighted.log_evidence[row])
-            return judged(
-                PosteriorReport("importance", effective, k, None, None, None, None, evidence, outside)
-            )
+            return judged(PosteriorReport("importance", effective, k, *[None] * 5, evidence, outside))
         return judged(
             PosteriorReport(
                 "mcmc",
@@ -127,6 +125,7 @@ class LikelihoodPosterior:
                 float(chains.r_hat[place]),
                 float(chains.acceptance[place]),
                 float(chains.divergent[place]),
+                float(chains.cut[place]),
                 float(chains.unmoved[place]),
                 float(chains.log_evidence[place]),
                 outside,

@@ -8,7 +8,7 @@ import numpy as np
 _R_HAT = 1.05
 _FEWEST_EFFECTIVE = 100
 _MOST_DIVERGENT, _LEAST_ACCEPTANCE, _MOST_UNMOVED = 0.05, 0.1, 0.05
-_MOST_OUTSIDE = 0.05
+_MOST_OUTSIDE, _MOST_CUT = 0.05, 0.02
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,8 @@ class PosteriorReport:
         r_hat: rank-normalized R-hat between independent groups of chains; None for weights.
         acceptance: mean acceptance of Hamiltonian moves; None for weights.
         divergent: share of divergent trajectories; None for weights.
+        cut: share of trajectories that ended outside of the support of the simulated parameters, where there
+            is no likelihood; None for weights.
         unmoved: share of chains that never left their place; None for weights.
         log_evidence: log p(x) under the prior, in nats.
         outside_reach: share of the draws outside of the range of the parameters that were simulated.
@@ -34,6 +36,7 @@ class PosteriorReport:
     r_hat: float | None
     acceptance: float | None
     divergent: float | None
+    cut: float | None
     unmoved: float | None
     log_evidence: float
     outside_reach: float
@@ -73,6 +76,12 @@ def _doubts(report: PosteriorReport) -> list[str]:
         doubts.append(
             f"{report.divergent:.1%} of the trajectories diverged: parts of the posterior may be too narrow "
             "for the steps of the chains."
+        )
+    if report.cut is not None and report.cut > _MOST_CUT:
+        doubts.append(
+            f"{report.cut:.1%} of the trajectories ended outside of the support of the simulated parameters, "
+            "where there is no likelihood: these are draws for the prior cut to that support. Train on "
+            "simulations of a wider prior."
         )
     if report.acceptance is not None and report.acceptance < _LEAST_ACCEPTANCE:
         doubts.append(f"Chains hardly move: {report.acceptance:.1%} of their moves are accepted.")

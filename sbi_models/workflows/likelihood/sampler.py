@@ -39,6 +39,7 @@ class ChainDraws:
         effective: smallest effective number of draws, for place and spread, of the coordinates, (n,).
         acceptance: mean acceptance of the Hamiltonian moves (n,).
         divergent: share of divergent trajectories (n,).
+        cut: share of trajectories that ended where the density is zero (n,).
         unmoved: share of chains that never left their place (n,).
         log_evidence: log p(x) in nats (n,).
         arrived: whether the posterior was reached (n,).
@@ -49,6 +50,7 @@ class ChainDraws:
     effective: FloatArray
     acceptance: FloatArray
     divergent: FloatArray
+    cut: FloatArray
     unmoved: FloatArray
     log_evidence: FloatArray
     arrived: Array
@@ -68,6 +70,7 @@ def draw_by_chains(target: Target, numbers: Tensor, num_samples: int, seed: int)
         effective=np.zeros(n),
         acceptance=np.zeros(n),
         divergent=np.zeros(n),
+        cut=np.zeros(n),
         unmoved=np.ones(n),
         log_evidence=(tempered.log_evidence.logsumexp(dim=1) - math.log(_GROUPS)).numpy(),
         arrived=tempered.arrived.numpy(),
@@ -113,6 +116,7 @@ def _record(result: ChainDraws, part: Chains, drawn: Tensor, *, rows: Tensor, ch
     result.effective[index] = np.minimum(effective, kept * c)
     result.acceptance[index] = (part.accepted / part.tried).numpy()
     result.divergent[index] = (part.divergent / part.tried).numpy()
+    result.cut[index] = (part.cut / part.tried).numpy()
     result.unmoved[index] = (by_chain == by_chain[..., :1]).all(axis=(1, 3)).mean(axis=1)
     chosen = chance.argsort(dim=1)[:, : result.draws.shape[1]]
     flat = drawn.reshape(n, kept * c, d)

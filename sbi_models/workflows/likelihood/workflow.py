@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, Literal, Unpack
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
@@ -16,6 +15,7 @@ from sbi_models.approximators import Approximator, EnsembleApproximator, Likelih
 from sbi_models.approximators.element_likelihood import (
     ElementLikelihood,
     element_log_likelihood,
+    likelihood_function,
     likelihood_members,
 )
 from sbi_models.approximators.rows import by_component
@@ -318,23 +318,7 @@ class LikelihoodWorkflow(Workflow):
             A function of a tensor (n, d), raw space, the parameters side by side in the order of
             `parameters`, that gives (n,) in nats, float64, differentiable; -inf outside of the support.
         """
-        likelihood = ElementLikelihood(self.approximator, x)
-        if likelihood.number != 1:
-            raise ConfigurationError(
-                f"Expected one data set, with a leading axis of 1, got {likelihood.number}. Make one of each."
-            )
-        names = likelihood.first.parameter_names
-        widths = [likelihood.first.shapes[name][0] for name in names]
-
-        def log_likelihood(theta: Tensor) -> Tensor:
-            if theta.ndim != 2 or theta.shape[1] != sum(widths):
-                raise ConfigurationError(
-                    f"Expected parameters of shape (n, {sum(widths)}), got {tuple(theta.shape)}."
-                )
-            parts = torch.split(theta.to(torch.float64), widths, dim=1)
-            return likelihood(dict(zip(names, parts, strict=True)), torch.zeros(len(theta), dtype=torch.long))
-
-        return log_likelihood
+        return likelihood_function(ElementLikelihood(self.approximator, x))
 
     # ---- posterior ----------------------------------------------------------
 
