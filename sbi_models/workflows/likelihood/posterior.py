@@ -116,19 +116,19 @@ class LikelihoodPosterior:
         if chains is None:
             assert weighted is not None
             effective, evidence = float(weighted.effective[row]), float(weighted.log_evidence[row])
-            return judged(PosteriorReport("importance", effective, k, *[None] * 5, evidence, outside))
+            return judged(PosteriorReport("importance", effective, evidence, outside, pareto_k=k))
         return judged(
             PosteriorReport(
                 "mcmc",
                 float(chains.effective[place]),
-                k,
-                float(chains.r_hat[place]),
-                float(chains.acceptance[place]),
-                float(chains.divergent[place]),
-                float(chains.cut[place]),
-                float(chains.unmoved[place]),
                 float(chains.log_evidence[place]),
                 outside,
+                pareto_k=k,
+                r_hat=float(chains.r_hat[place]),
+                acceptance=float(chains.acceptance[place]),
+                divergent=float(chains.divergent[place]),
+                cut=float(chains.cut[place]),
+                unmoved=float(chains.unmoved[place]),
             )
         )
 

@@ -18,6 +18,8 @@ class PosteriorReport:
     Attributes:
         method: "importance" or "mcmc".
         effective_draws: number of independent draws that those made are worth; of all chains, or by weights.
+        log_evidence: log p(x) under the prior, in nats.
+        outside_reach: share of the draws outside of the range of the parameters that were simulated.
         pareto_k: shape of the tail of importance weights, of the proposal if there was one, else None.
         r_hat: rank-normalized R-hat between independent groups of chains; None for weights.
         acceptance: mean acceptance of Hamiltonian moves; None for weights.
@@ -25,21 +27,19 @@ class PosteriorReport:
         cut: share of trajectories that ended outside of the support of the simulated parameters, where there
             is no likelihood; None for weights.
         unmoved: share of chains that never left their place; None for weights.
-        log_evidence: log p(x) under the prior, in nats.
-        outside_reach: share of the draws outside of the range of the parameters that were simulated.
         warnings: reasons for doubt, in words.
     """
 
     method: str
     effective_draws: float
-    pareto_k: float | None
-    r_hat: float | None
-    acceptance: float | None
-    divergent: float | None
-    cut: float | None
-    unmoved: float | None
     log_evidence: float
     outside_reach: float
+    pareto_k: float | None = None
+    r_hat: float | None = None
+    acceptance: float | None = None
+    divergent: float | None = None
+    cut: float | None = None
+    unmoved: float | None = None
     warnings: tuple[str, ...] = ()
 
     @property

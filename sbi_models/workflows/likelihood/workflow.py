@@ -334,9 +334,7 @@ class LikelihoodWorkflow(Workflow):
         method: Method = "auto",
         proposal: Workflow | None = None,
     ) -> Variables:
-        """Posterior draws of every data set, by prior times learned likelihood, with a report on each.
-
-        What cannot be relied upon is a `TrustWarning`; `workflow.reports` has the figures.
+        """Posterior draws of every data set; `reports` has figures, and a TrustWarning tells of doubts.
 
         Args:
             num_samples: draws for each data set.
