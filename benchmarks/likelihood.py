@@ -147,8 +147,8 @@ def reference(arguments: argparse.Namespace) -> None:
     pairs = [references(arguments.bed, number) for number in arguments.observations]
     x = np.concatenate([observed for observed, _ in pairs])
     start = time.process_time()
-    draws = workflow.sample(num_samples=10_000, conditions={"x": x}, seed=3)["theta"]
-    scores = c2st_of_each([theta for _, theta in pairs], list(draws), "mlp", seed=1)
+    draws = workflow.sample(num_samples=arguments.draws, conditions={"x": x}, seed=3)["theta"]
+    scores = c2st_of_each([theta[: arguments.draws] for _, theta in pairs], list(draws), "mlp", seed=1)
     told(
         bed=arguments.bed,
         observations=arguments.observations,
@@ -166,6 +166,7 @@ def main() -> None:
     parser.add_argument("bed", choices=["gaussian", *PRIORS, "two_moons", "slcp"])
     parser.add_argument("--steps", type=int, default=8000)
     parser.add_argument("--budget", type=int, default=10_000)
+    parser.add_argument("--draws", type=int, default=10_000)
     parser.add_argument("--observations", type=int, nargs="+", default=[1, 2, 3])
     arguments = parser.parse_args()
     torch.set_num_threads(1)

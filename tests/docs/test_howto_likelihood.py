@@ -16,7 +16,7 @@ def test_its_code_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
     """One epoch on 500 simulations, few chains: draws of two data sets, in which a tighter prior is seen."""
     # seconds: it trains two networks, and draws twice
     monkeypatch.setattr(sampler, "_CHAINS", 8)
-    monkeypatch.setattr(sampler, "_MOST_ROUNDS", 1)
+    monkeypatch.setattr(sampler, "_ROUNDS", sampler._ROUNDS[:1])
     monkeypatch.setattr(sampler, "_FEWEST_KEPT", 10)
     monkeypatch.setattr(bf.Simulator, "sample", partialmethod(_few, method=bf.Simulator.sample))
     workflow = bf.LikelihoodWorkflow

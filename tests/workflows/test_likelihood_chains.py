@@ -76,7 +76,7 @@ def test_modes_have_their_shares():
 def test_modes_that_chains_cannot_leave_are_noticed(monkeypatch):
     """Four chains a group, and no jumps: groups have the modes in different shares, and R-hat says so."""
     monkeypatch.setattr(sampler, "_CHAINS", 4)
-    monkeypatch.setattr(sampler, "_MOST_ROUNDS", 1)
+    monkeypatch.setattr(sampler, "_ROUNDS", sampler._ROUNDS[:1])
     monkeypatch.setattr(Chains, "jump", lambda self, streams, rows: None)
     found = draw_by_chains(Known(2, two_modes), torch.arange(4), 100, seed=3)
     assert (found.r_hat > 1.05).sum() >= 3

@@ -23,8 +23,8 @@ _WARM_UP, _FEWEST_KEPT = 8, 24
 _RATE = 1.0
 """Rate at which step sizes are adapted in the first move of a warm-up, later ones in proportion to 1 / k."""
 
-_MOST_ROUNDS = 5
-"""Rounds of draws, each with twice as many moves between them."""
+_ROUNDS = ((1, 1), (2, 4), (4, 4), (4, 8))
+"""Hamiltonian moves between two draws that are kept, and jumps after each move, of each round of draws."""
 _R_HAT, _EFFECTIVE = 1.01, 400
 """Agreement of groups, and effective draws, at which a data set is finished."""
 
@@ -76,9 +76,9 @@ def draw_by_chains(target: Target, numbers: Tensor, num_samples: int, seed: int)
         arrived=tempered.arrived.numpy(),
     )
     active = torch.arange(n)
-    for number in range(_MOST_ROUNDS):
+    for moves, jumps in _ROUNDS:
         part = chains.rows(active)
-        drawn = _round(part, streams, active, kept, 2**number)
+        drawn = _round(part, streams, active, kept, moves=moves, jumps=jumps)
         chains.put(active, part)
         _record(result, part, drawn, rows=active, chance=streams.uniform((kept * c,), active))
         unfinished = (result.r_hat > _R_HAT) | (result.effective < _EFFECTIVE)
@@ -88,7 +88,7 @@ def draw_by_chains(target: Target, numbers: Tensor, num_samples: int, seed: int)
     return result
 
 
-def _round(part: Chains, streams: Streams, rows: Tensor, kept: int, thinning: int) -> Tensor:
+def _round(part: Chains, streams: Streams, rows: Tensor, kept: int, *, moves: int, jumps: int) -> Tensor:
     """Draws (n, kept, c, d) after a warm-up."""
     part.learn_metric()
     for number in range(_WARM_UP):
@@ -97,9 +97,10 @@ def _round(part: Chains, streams: Streams, rows: Tensor, kept: int, thinning: in
     part.reset_counts()
     drawn = []
     for _ in range(kept):
-        for _ in range(thinning):
+        for _ in range(moves):
             part.move(streams, rows)
-            part.jump(streams, rows)
+            for _ in range(jumps):
+                part.jump(streams, rows)
         drawn.append(part.z.clone())
     return torch.stack(drawn, dim=1)
 
