@@ -11,12 +11,10 @@ from sbi_models import seeding
 from sbi_models.adapters import Adapter
 from sbi_models.adapters.supports import steps_for
 from sbi_models.adapters.transforms import Constrain
-from sbi_models.errors import ConfigurationError, suggest
+from sbi_models.errors import ConfigurationError
 from sbi_models.simulators.priors import TorchPrior
 from sbi_models.torch_defaults import in_double_precision
-
-PriorLike = Distribution | Mapping[str, Distribution]
-"""Prior as users pass it: a torch distribution, or one for each parameter."""
+from sbi_models.workflows.other_prior import PriorLike, given_priors
 
 _ROLE = "inference_variables"
 _DRAWS_FOR_UNITS = 1_000
@@ -84,11 +82,12 @@ class Prior:
             value = raw[name].reshape(-1, *event)
             support: Any = one.support
             inside = support.check(value.detach()).reshape(len(value), -1).all(dim=1)
-            if not bool(inside.all()):
-                safe = one.sample().to(value)
-                value = torch.where(inside.reshape(-1, *[1] * len(event)), value, safe)
-            density = one.log_prob(value).reshape(len(value), -1).sum(dim=1)
-            total = total + torch.where(inside, density, -torch.inf)
+            density = torch.full((len(value),), -torch.inf, dtype=torch.float64)
+            rows = inside.nonzero().flatten()
+            if len(rows):
+                there = one.log_prob(value[rows]).reshape(len(rows), -1).sum(dim=1)
+                density = density.index_put((rows,), there.to(torch.float64))
+            total = total + density
         return total
 
 
@@ -103,24 +102,7 @@ def resolved_prior(
     Raises:
         ConfigurationError: for what is no prior of the parameters, or if the density of one is not known.
     """
-    if isinstance(prior, Distribution):
-        if len(names) != 1:
-            raise ConfigurationError(
-                f"Expected prior as a dict of torch distributions, one for each of {list(names)}, got one "
-                "distribution."
-            )
-        prior = {names[0]: prior}
-    if not (prior is None or isinstance(prior, Mapping)):
-        raise ConfigurationError(
-            f"Expected prior as a torch distribution, or a dict of them by parameter, got {prior!r}."
-        )
-    for name, one in (prior or {}).items():
-        if name not in names or not isinstance(one, Distribution):
-            raise ConfigurationError(
-                f"Expected prior as torch distributions of parameters, got {one!r} for {name!r}. "
-                f"{suggest(str(name), names)}"
-            )
-    given = {**known, **(prior or {})}
+    given = {**known, **given_priors(prior, names)}
     missing = [name for name in names if name not in given]
     if missing:
         raise ConfigurationError(

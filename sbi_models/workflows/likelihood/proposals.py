@@ -11,7 +11,7 @@ from sbi_models.approximators.validation import as_variables
 from sbi_models.diagnostics import effective_sample_share, pareto_smoothed
 from sbi_models.errors import ConfigurationError
 from sbi_models.types import Array, FloatArray, Variables, VariablesLike
-from sbi_models.workflows.importance_resampling import _taken_again
+from sbi_models.workflows.importance_resampling import positions_by_weight
 from sbi_models.workflows.importance_weights import weighted_draws
 from sbi_models.workflows.likelihood.prior import Prior
 from sbi_models.workflows.workflow import Workflow
@@ -79,7 +79,7 @@ class WeightedDraws:
         with np.errstate(divide="ignore"):
             self.log_evidence = top + np.log(np.exp(weights - top[:, None]).mean(axis=1))
         chosen = [
-            _taken_again(row, num_samples, seeding.generator(seed, "resampling", k))
+            positions_by_weight(row, num_samples, seeding.generator(seed, "resampling", k))
             for k, row in enumerate(smoothed.log_weights)
         ]
         self.draws: Variables = {

@@ -42,8 +42,9 @@ from sbi_models.workflows.likelihood.construction import (
     split_off,
 )
 from sbi_models.workflows.likelihood.posterior import LikelihoodPosterior, Method
-from sbi_models.workflows.likelihood.prior import PriorLike, resolved_prior, support_bounds
+from sbi_models.workflows.likelihood.prior import resolved_prior, support_bounds
 from sbi_models.workflows.likelihood.report import PosteriorReport
+from sbi_models.workflows.other_prior import PriorLike
 from sbi_models.workflows.workflow import Workflow
 
 AUTO = "auto"
