@@ -129,7 +129,7 @@ class ElementLikelihood:
         ends, inside = self.first.reach.ends, self.inside(parameters)
         if ends is None:
             return ~inside
-        beyond = torch.ones_like(inside)
+        ends, beyond = ends.cpu(), torch.ones_like(inside)
         if bool(inside.any()):
             given = self._with_conditions({name: value[inside] for name, value in parameters.items()})
             adapted = self.first.adapter.forward(given)["inference_conditions"]
@@ -173,14 +173,15 @@ class ElementLikelihood:
             raw |= {name: value.flatten(0, 1) for name, value in conditions.items()}
         logs = []
         for log_weight, member in self.members:
-            adapted = member.adapter.forward(raw)["inference_conditions"]
+            device, network = member.device, member.inference_network
+            moved = {name: value.to(device) for name, value in raw.items()}
+            adapted = member.adapter.forward(moved)["inference_conditions"]
             given = member.standardizer("inference_conditions", adapted).to(torch.float32)
-            network = member.inference_network
             if conditions:
-                each = network.log_prob(values.flatten(0, 1), given).reshape(m, number)
+                each = network.log_prob(values.flatten(0, 1).to(device), given).reshape(m, number)
             else:
-                each = network.log_prob_of_each(values, given)
-            logs.append(each + log_weight)
+                each = network.log_prob_of_each(values.to(device), given)
+            logs.append(each.cpu() + log_weight)
         return logs[0] if len(logs) == 1 else torch.stack(logs).logsumexp(dim=0)
 
 
@@ -284,12 +285,13 @@ def _elements(first: LikelihoodApproximator, data: VariablesLike) -> Elements:
     if bool(inside.any()):
         there = {name: value[inside] for name, value in observed.items()}
         adapted = first.adapter.forward(there)["inference_variables"]
-        standardized = first.standardizer("inference_variables", adapted).to(torch.float32)
+        standardized = first.standardizer("inference_variables", adapted.to(first.device))
+        standardized = standardized.to("cpu", torch.float32)
         check_representable({"observables": standardized}, "data")
         values[inside] = standardized
-        volume[inside] = first.adapter.log_abs_det(
-            there, "inference_variables"
-        ) + first.standardizer.log_abs_det("inference_variables")
+        volume[inside] = first.adapter.log_abs_det(there, "inference_variables") + float(
+            first.standardizer.log_abs_det("inference_variables")
+        )
     conditions = {name: raw[name] for name in first.element_conditions}
     owner = np.repeat(np.arange(len(counts)), counts)
     total = torch.zeros(len(counts), dtype=torch.float64).index_add(0, torch.as_tensor(owner), volume)
