@@ -239,9 +239,10 @@ class Workflow(FitMixin, DiagnosticsMixin, CertificationMixin, ImportanceResampl
         split: bool,
         seed: int | None,
     ) -> Variables:
+        known = {} if self.simulator is None else self.simulator.priors
         shapes = {name: self.approximator.shapes[name] for name in self.approximator.inference_names}
         draws, self.prior_reports = draw_under(
-            PriorRatio(prior, self.priors, shapes),
+            PriorRatio(prior, {**known, **self.priors}, shapes),
             draw,
             positive_int(num_samples, "num_samples"),
             seeding.resolve(seed),
