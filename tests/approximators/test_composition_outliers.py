@@ -61,6 +61,7 @@ def test_a_composition_names_an_item_that_the_others_contradict():
     assert report.warnings[0].startswith("Item 3 of 5 is contradicted by the others")
 
 
+@pytest.mark.nightly
 def test_one_of_very_many_does_not_matter():
     """Among 1 000 items such an item is found, but moves the posterior by less than half a sd, and is no
     reason to doubt it."""

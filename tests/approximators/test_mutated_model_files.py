@@ -41,6 +41,7 @@ def test_files_as_they_were_are_read(whole: dict, tmp_path: Path) -> None:
         mutations.ask(load_approximator(tmp_path / "file"))
 
 
+@pytest.mark.nightly
 @settings(
     max_examples=80,
     deadline=None,

@@ -9,6 +9,7 @@ from sbi_models.networks import QuantileScore
 from sbi_models.simulators.benchmarks import GaussianLinear
 
 
+@pytest.mark.nightly_cases("log")
 @pytest.mark.parametrize(
     "adapter",
     [
@@ -79,6 +80,7 @@ def test_a_median_passes_through_a_decreasing_adapter():
     assert np.sqrt(np.mean(error**2)) < 0.06
 
 
+@pytest.mark.nightly
 def test_the_normal_learns_the_posterior_of_gaussian_linear():
     """On the benchmark in ten dimensions, means are within 0.1 sd, every sd within 10 % and every
     correlation, 0 here, within 0.1."""

@@ -143,6 +143,7 @@ def test_a_folder_without_runs_is_one_line(call, tmp_path: Path, monkeypatch: py
     assert not (tmp_path / "mlruns").exists()
 
 
+@pytest.mark.nightly
 def test_a_new_process_samples_without_unpickling(first_run: Finished, tmp_path: Path) -> None:
     """A process that has only the package, and in which unpickling is an error, loads the registered model
     and draws."""

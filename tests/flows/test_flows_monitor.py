@@ -115,6 +115,7 @@ def watched(
     return watched
 
 
+@pytest.mark.nightly
 def test_a_right_champion_is_left_alone(watched) -> None:
     """Calibrated on fresh simulations, and observations like those: no alarm; figures, table, verdict and
     certificates are written."""

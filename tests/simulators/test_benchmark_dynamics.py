@@ -80,6 +80,7 @@ def test_predators_and_prey_keep_their_invariant():
     np.testing.assert_allclose(invariant, np.broadcast_to(invariant[:, :1], invariant.shape), rtol=1e-3)
 
 
+@pytest.mark.nightly
 def test_observations_scatter_around_the_solution_as_the_models_say():
     """Means and variances of 6000 observations: binomial, log-normal, negative binomial."""
     rng, n = np.random.default_rng(3), 6000
@@ -118,6 +119,7 @@ def walk(log_density, points, steps, rng):
     return now
 
 
+@pytest.mark.nightly
 def test_hares_and_lynxes_have_the_reference_posterior():
     """Chains that start at reference draws and follow our log joint move away from them, but keep their means
     and spreads."""

@@ -46,6 +46,7 @@ def case(request):
     return posterior, draws, points, cell, density / (density.sum() * cell)
 
 
+@pytest.mark.nightly_cases("sir")
 def test_log_prob_is_the_joint_density_over_its_integral(case):
     """exp log_prob equals prior times likelihood over its sum on a grid of midpoints, and so integrates to
     one."""

@@ -124,6 +124,7 @@ def test_log_likelihood_broadcasts(model):
     np.testing.assert_allclose(model.log_joint(theta, x), model.log_prior(theta) + np.diag(table), rtol=1e-9)
 
 
+@pytest.mark.nightly_cases("hare_lynx", "lotka_volterra")
 @every_tractable
 def test_the_likelihood_is_that_of_the_draws(model):
     """E[p(x | theta') / p(x | theta)] over x ~ p(x | theta) is 1 for a theta' close by: the density is that

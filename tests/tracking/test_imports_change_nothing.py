@@ -111,6 +111,7 @@ def python(code: str, folder: Path, **environment: str) -> str:
     return done.stdout
 
 
+@pytest.mark.nightly
 @pytest.mark.timeout(600)
 def test_importing_every_module_changes_nothing(tmp_path: Path) -> None:
     """Environment, collector, loggers, warnings, signals, threads, defaults of torch and NumPy, and listeners

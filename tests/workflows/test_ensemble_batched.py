@@ -92,6 +92,7 @@ def test_members_with_batches_of_another_size_step_apart(sizes):
     check_close(*runs)
 
 
+@pytest.mark.nightly
 def test_each_member_is_clipped_by_itself(monkeypatch):
     """Steep gradients, under an optimizer that feels their norm, are clipped member by member as side by
     side."""
@@ -152,6 +153,7 @@ def test_members_that_have_stopped_move_no_more(ema, monkeypatch, sizes):
     assert made.history.best_epochs == {"0": 5, "1": 1, "2": 2}
 
 
+@pytest.mark.nightly_cases("fit_online")
 @pytest.mark.parametrize("method", ["fit_offline", "fit_online"])
 def test_a_resumed_training_ends_as_an_undisturbed_one(method, tmp_path):
     """Stopped in epoch 3 and restored, with averaged weights and members that stop, all is as in one life, to

@@ -137,6 +137,7 @@ def answers(fitted: Any, x: np.ndarray, folder: Path) -> dict[str, np.ndarray]:
     }
 
 
+@pytest.mark.nightly_cases("ensemble", "online", "files", "augmented")
 @pytest.mark.parametrize("way", WAYS)
 def test_what_is_learned_does_not_depend_on_offset_and_unit(way: str, tmp_path: Path) -> None:
     """Draws and log densities agree to rounding in float32, p-values exactly, whether x is plain, moved by

@@ -159,6 +159,7 @@ def test_an_approximator_without_certificates_has_the_check_alone(trained, monke
     assert certificate.p_value == certificate.predictive
 
 
+@pytest.mark.nightly
 def test_observations_that_the_posterior_cannot_explain_fail(normal):
     """Noise that shifts by six sds half-way fails the predictive check, which names the shift."""
     x = NormalModel().simulator.sample(1, seed=5)["x"]
