@@ -179,6 +179,9 @@ class _Limit:
     def __init__(self, seconds: float) -> None:
         self.seconds, self.slow, self.current = seconds, set[str](), ""
 
+    def pytest_configure(self, config: pytest.Config) -> None:
+        config.addinivalue_line("markers", "xdist_group: of a plugin that is not loaded here")
+
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Iterator[None]:
         self.current = item.nodeid

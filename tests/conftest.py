@@ -1,4 +1,4 @@
-"""Order of all tests, the end of what they share, and profiles of property tests.
+"""Order of all tests, which cases are nightly, the end of what tests share, and profiles of property tests.
 
 Modules of this folder can be imported by all. Of the profiles `quick` is the default; `make nightly` runs the
 files `test_*_properties.py` with `deep`, as does `pytest --hypothesis-profile deep FILE`; an example that
@@ -13,6 +13,7 @@ from forked_programs import remove_prefect_home
 from hypothesis import HealthCheck, settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadGroupScheduling
+from xdist.workermanage import WorkerController
 
 _ALWAYS = settings(
     deadline=None,  # times belong into benchmarks
@@ -26,10 +27,18 @@ settings.load_profile("quick")
 
 
 class FilesAndGroups(LoadGroupScheduling):
-    """Keeps the tests of a file on one worker, as it does groups, so that set-ups of a file are made once."""
+    """Keeps the tests of a file on one worker, as it does groups, so that set-ups of a file are made once.
+
+    Groups come first, since they are few tests that take long.
+    """
 
     def _split_scope(self, nodeid: str) -> str:
         return super()._split_scope(nodeid).partition("::")[0]
+
+    def _assign_work_unit(self, node: WorkerController) -> None:
+        if group := next((name for name in self.workqueue if not name.endswith(".py")), None):
+            self.workqueue.move_to_end(group, last=False)
+        super()._assign_work_unit(node)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -43,9 +52,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--shuffle", type=int, help="run files, and their tests, in an order drawn by a seed")
 
 
-@pytest.hookimpl(trylast=True)
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Shuffle the files, and the tests of each."""
+    """Mark the cases that `nightly_cases` names as nightly; shuffle files, and the tests of each."""
+    for item in items:
+        named, case = item.get_closest_marker("nightly_cases"), getattr(item, "callspec", None)
+        if named and case and case.id in named.args:
+            item.add_marker("nightly")
     if (seed := config.getoption("shuffle")) is not None:
         rng = random.Random(seed)
         place = {item.path: rng.random() for item in items}

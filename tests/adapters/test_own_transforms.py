@@ -70,6 +70,7 @@ def load_in_fresh_process(path):
     return done.stdout, np.load(out)
 
 
+@pytest.mark.nightly
 def test_a_transform_of_ones_own_is_trained_saved_and_loaded(tmp_path):
     """A fresh process is told to register it, and draws the same numbers to the bit once it has."""
     trained = workflow(Adapter().then(Log10("rate", unit=2.0)))

@@ -44,6 +44,7 @@ def compose(items, *, draws=2000, fresh=None, prior=torch.neg, method=None, **ar
     return METHODS[method](items, prior, moments(d), draws, plan(len(items), **arguments), fresh=fresh)
 
 
+@pytest.mark.nightly_cases("True-1000")
 @pytest.mark.parametrize("n", [1, 2, 10, 100, 1000])
 @pytest.mark.parametrize("simulator", [False, True])
 def test_gaussian_items_with_exact_scores(n, simulator):
@@ -76,6 +77,7 @@ def test_gaussian_items_with_exact_scores(n, simulator):
         assert report.width_ratio == pytest.approx(1, abs=0.05)
 
 
+@pytest.mark.nightly_cases("5")
 @pytest.mark.parametrize("d", [1, 5])
 def test_other_numbers_of_parameters(d):
     """With one parameter, on a line, and with five, the draws are those of the exact posterior."""
@@ -89,6 +91,7 @@ def test_other_numbers_of_parameters(d):
         assert report.warnings == ()
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("n", [10, 300])
 @pytest.mark.parametrize("d", [1, 2])
 def test_errors_that_items_share_are_calibrated_away(n, d):
@@ -177,6 +180,7 @@ def test_two_modes_have_their_weights(n, simulator):
         assert min(report.mode_weights) == pytest.approx(p[grid < 0].sum(), abs=0.05)
 
 
+@pytest.mark.nightly_cases("True-0.02")
 @pytest.mark.parametrize("noise", [0.02, 0.05])
 @pytest.mark.parametrize("simulator", [False, True])
 def test_two_modes_in_the_plane(simulator, noise):
@@ -296,6 +300,7 @@ def test_methods_that_diverge_say_so():
             compose(items, method=method, draws=5)
 
 
+@pytest.mark.nightly
 def test_the_seed_decides():
     """The same seed gives the same draws to the bit, another one others; the global random state matters to
     none."""

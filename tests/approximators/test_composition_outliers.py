@@ -14,6 +14,7 @@ def normal(n, d, seed):
     return torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
+@pytest.mark.nightly_cases("1", "100")
 @pytest.mark.parametrize("n", [1, 5, 100])
 def test_p_values_are_those_of_the_farthest(n):
     """For items like the fresh ones, correlated and of any scale, p < q has its probability, within four
@@ -61,6 +62,7 @@ def test_a_composition_names_an_item_that_the_others_contradict():
     assert report.warnings[0].startswith("Item 3 of 5 is contradicted by the others")
 
 
+@pytest.mark.nightly
 def test_one_of_very_many_does_not_matter():
     """Among 1 000 items such an item is found, but moves the posterior by less than half a sd, and is no
     reason to doubt it."""

@@ -154,6 +154,7 @@ def test_widths_that_are_wrong_everywhere_are_found_together():
     assert all(test.joint_variance < 1 for test in found)
 
 
+@pytest.mark.nightly_cases("4")
 @pytest.mark.parametrize("d", [1, 4])
 def test_right_draws_pass_at_the_level_of_the_test(d):
     """P-values of draws that are those of the posterior are below q with probability of at most q, within

@@ -344,6 +344,7 @@ def test_cross_densities_are_those_of_the_members():
 # --- files
 
 
+@pytest.mark.nightly
 def test_a_loaded_ensemble_is_the_saved_one_in_a_new_process(tmp_path):
     """One file gives another process the same draws, densities and weights to the bit, for members of two
     kinds."""

@@ -163,6 +163,7 @@ def test_infinite_shrinkage_gives_equal_weights():
     assert first[-1] == 1 / 3
 
 
+@pytest.mark.nightly
 def test_the_shrinkage_that_is_found_follows_the_evidence():
     """Members that are equally good keep equal weights, nearly always; a bad one loses its weight; little
     data are no evidence."""

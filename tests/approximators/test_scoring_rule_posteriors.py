@@ -9,6 +9,7 @@ from sbi_models.networks import QuantileScore
 from sbi_models.simulators.benchmarks import GaussianLinear
 
 
+@pytest.mark.nightly_cases("log")
 @pytest.mark.parametrize(
     "adapter",
     [
@@ -20,6 +21,7 @@ from sbi_models.simulators.benchmarks import GaussianLinear
     ],
     ids=["log", "constrain"],
 )
+# Seconds: a training to the accuracy of the claim.
 def test_estimates_are_those_of_the_raw_posterior(adapter):
     """Through log and constrain, in any order of variables, mean, median and quantiles of sigma and mu are
     the exact ones, within 0.06 sd.
@@ -47,6 +49,7 @@ def test_estimates_are_those_of_the_raw_posterior(adapter):
     assert np.all(np.diff(estimates["q"]["sigma"], axis=1) > 0)
 
 
+@pytest.mark.nightly_cases("ordered-mean1")
 @pytest.mark.parametrize(
     ("to", "mean"),
     [("simplex", np.array([2.0, 1.0, 5.0]) / 8), ("ordered", np.array([0.25, 0.5, 0.75]))],
@@ -79,6 +82,7 @@ def test_a_median_passes_through_a_decreasing_adapter():
     assert np.sqrt(np.mean(error**2)) < 0.06
 
 
+@pytest.mark.nightly
 def test_the_normal_learns_the_posterior_of_gaussian_linear():
     """On the benchmark in ten dimensions, means are within 0.1 sd, every sd within 10 % and every
     correlation, 0 here, within 0.1."""

@@ -157,6 +157,7 @@ from sbi_models.module import double, often, once
 def doubled():
     return double(4)
 
+@pytest.mark.xdist_group("together")
 def test_first(doubled):
     assert once() == 7
 
@@ -196,6 +197,7 @@ def test_edits_are_seen_by_tests_and_by_the_processes_that_they_start(tmp_path):
     lines that a shared fixture or a cached function executes count for all tests that use it."""
     project = tmp_path / "project"
     files = {"sbi_models/__init__.py": "", "sbi_models/module.py": MODULE, "tests/test_it.py": TESTS}
+    files["pytest.ini"] = "[pytest]\naddopts = --strict-markers\n"
     for name, text in files.items():
         (project / name).parent.mkdir(parents=True, exist_ok=True)
         (project / name).write_text(text)

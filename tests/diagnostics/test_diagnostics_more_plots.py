@@ -41,6 +41,7 @@ FIGURES = {
 }
 
 
+@pytest.mark.nightly_cases("pairs-25", "verdict-25")
 @pytest.mark.parametrize("dim", [2, 25])
 @pytest.mark.parametrize("figure", FIGURES.values(), ids=FIGURES)
 def test_no_text_overlaps(figure, dim):

@@ -81,6 +81,7 @@ def test_plots_take_variables_keys_and_names(plot):
     assert titles(figure)[:2] == ["a", "b"]
 
 
+@pytest.mark.nightly_cases("plot_calibration_ecdf", "plot_coverage", "plot_z_score_contraction")
 @pytest.mark.parametrize("plot", PLOTS)
 def test_no_text_overlaps_with_25_panels(plot):
     """With 25 long names, no title overlaps another one or the legend."""
@@ -112,6 +113,7 @@ def test_one_data_set_is_too_few_to_plot(plot):
         plot(*gaussian(4, n=1))
 
 
+@pytest.mark.nightly
 def test_figures_leave_matplotlib_as_it_was():
     """Drawing changes no global setting of Matplotlib, and does not load pyplot."""
     before = dict(mpl.rcParams)

@@ -9,6 +9,7 @@ from sbi_models.diagnostics import c2st, energy_score, local_c2st, log_score, mm
 from sbi_models.errors import ConfigurationError, DataError
 
 
+@pytest.mark.nightly_cases("random_forest")
 @pytest.mark.parametrize("classifier", ["mlp", "random_forest"])
 def test_c2st_of_one_distribution_is_a_half(classifier):
     """Two sets of draws of one Gaussian cannot be told apart: an accuracy within 0.06 of 0.5 on 500 each."""
@@ -18,6 +19,7 @@ def test_c2st_of_one_distribution_is_a_half(classifier):
     )
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("classifier", ["mlp", "random_forest"])
 def test_c2st_comes_near_the_best_accuracy(classifier):
     """Of two unit Gaussians 2 sds apart the best classifier is right Phi(1) = 84 % of the time, and no one is
@@ -27,6 +29,7 @@ def test_c2st_comes_near_the_best_accuracy(classifier):
     assert norm.cdf(1.0) - 0.05 < c2st(first, second, classifier) < norm.cdf(1.0) + 0.03
 
 
+@pytest.mark.nightly
 def test_c2st_does_not_depend_on_units_and_repeats_with_a_seed():
     """Scaling and moving all draws changes nothing but rounding; the same seed gives the same accuracy."""
     rng = np.random.default_rng(2)
@@ -60,6 +63,7 @@ def test_unknown_classifiers_are_refused():
 
 
 # Seconds: twenty forests are grown.
+@pytest.mark.nightly
 def test_local_c2st_finds_where_a_posterior_is_wrong():
     """Draws that are right for x < 0 and shifted by 1.5 sds for x > 0 are rejected at x = 1 and not at x =
     -1."""
@@ -83,6 +87,7 @@ def test_local_c2st_finds_where_a_posterior_is_wrong():
     assert result.null.shape == (19, 2)
 
 
+@pytest.mark.nightly
 def test_local_c2st_of_a_right_posterior_has_no_small_p_values():
     """For an exact posterior, of 30 observations no more than 6 have the smallest p there is, 1/11."""
     samples, truth = gaussian(6, n=200, draws=100, dim=1)

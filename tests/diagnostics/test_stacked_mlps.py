@@ -50,6 +50,7 @@ def test_losses_and_weights_are_those_of_scikit_learn():
         )
 
 
+@pytest.mark.nightly
 def test_each_network_stops_by_itself_and_is_left_as_it_was():
     """Data that are told apart at once, and data that are not: other numbers of epochs; each as if it were
     alone."""
@@ -67,6 +68,7 @@ def test_each_network_stops_by_itself_and_is_left_as_it_was():
         torch.testing.assert_close(alone.parameters[0], together.parameters[k], rtol=0.0, atol=0.02)
 
 
+@pytest.mark.nightly
 def test_c2st_is_the_cross_validated_accuracy_of_scikit_learn():
     """Within 1.5 % on 300 and 301 draws, whose folds are of two lengths."""
     a, b = sets()
@@ -84,6 +86,7 @@ def test_c2st_is_the_cross_validated_accuracy_of_scikit_learn():
     assert c2st(first, second, seed=1) == pytest.approx(theirs, abs=0.015)
 
 
+@pytest.mark.nightly
 def test_pairs_together_score_as_each_alone():
     """Up to what the order of sums does to a few labels."""
     first, second = sets(pairs=2, n=60)

@@ -20,6 +20,7 @@ from sbi_models.workflows.auto import schedules
 from sbi_models.workflows.auto import selection as automatic
 
 
+@pytest.mark.nightly
 def test_the_training_of_the_pipeline_chooses_and_says_what(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -18,7 +18,7 @@ from sbi_models.pipeline.studies.michelson import STUDY
 from sbi_models.simulators.benchmarks.michelson import DATA
 from sbi_models.tracking import open_store
 
-pytestmark = pytest.mark.xdist_group("flows")  # the tests share pipeline runs
+pytestmark = [pytest.mark.acceptance, pytest.mark.xdist_group("flows")]  # they share runs
 
 MODEL = "models:/michelson@champion"
 
@@ -143,6 +143,7 @@ def test_a_folder_without_runs_is_one_line(call, tmp_path: Path, monkeypatch: py
     assert not (tmp_path / "mlruns").exists()
 
 
+@pytest.mark.nightly
 def test_a_new_process_samples_without_unpickling(first_run: Finished, tmp_path: Path) -> None:
     """A process that has only the package, and in which unpickling is an error, loads the registered model
     and draws."""

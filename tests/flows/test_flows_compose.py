@@ -23,7 +23,10 @@ from sbi_models.simulators.benchmarks import michelson
 from sbi_models.tracking import load, open_store
 from sbi_models.workflows import CompositionalWorkflow
 
-pytestmark = pytest.mark.xdist_group("flows")  # the tests share pipeline runs
+pytestmark = [
+    pytest.mark.acceptance,
+    pytest.mark.xdist_group("flows-compose"),
+]  # they share runs
 
 WITHOUT = {"num_samples": 200, "calibration_simulations": 0}
 """Settings of a composition without a calibration."""

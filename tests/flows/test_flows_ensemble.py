@@ -19,7 +19,10 @@ from sbi_models.pipeline.steps.train import train_workflow
 from sbi_models.pipeline.studies.michelson import STUDY
 from sbi_models.tracking import Tracker, list_models, load, open_store
 
-pytestmark = pytest.mark.xdist_group("flows")  # the tests share pipeline runs
+pytestmark = [
+    pytest.mark.acceptance,
+    pytest.mark.xdist_group("flows-ensemble"),
+]  # they share runs
 
 MEMBERS = ("flow", "coupling")
 

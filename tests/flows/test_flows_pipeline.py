@@ -11,7 +11,7 @@ from pipeline_runs import Finished, kill_in_training, run_pipeline
 
 from sbi_models.tracking import list_models, load, open_store
 
-pytestmark = pytest.mark.xdist_group("flows")  # the tests share pipeline runs
+pytestmark = [pytest.mark.acceptance, pytest.mark.xdist_group("flows")]  # they share runs
 
 
 def _sha256(path: Path) -> str:

@@ -27,7 +27,7 @@ from sbi_models.pipeline.studies.influenza import STUDY as INFLUENZA
 from sbi_models.pipeline.studies.influenza import exact_draws
 from sbi_models.simulators import SimulatorWithProposal
 
-pytestmark = pytest.mark.xdist_group("flows")  # whose pipelines run once
+pytestmark = [pytest.mark.acceptance, pytest.mark.xdist_group("flows-sequential")]  # whose pipelines run once
 
 MODULE = """
 import numpy as np
@@ -227,6 +227,7 @@ def test_one_observation_a_likelihood_and_no_prior_are_asked_for_before_work_sta
     assert not list(tmp_path.rglob("mlflow.db")), "no run was started"
 
 
+@pytest.mark.nightly
 def test_the_exact_posterior_of_the_influenza_is_the_published_one() -> None:
     """beta 1.73 (0.05), gamma 0.54 (0.05), R0 3.2 (0.3), Grinsztajn et al. 2021, to the digits that they
     give."""

@@ -98,6 +98,7 @@ def test_it_starts_from_the_exact_posterior_of_a_linear_gaussian_model(component
     assert abs(float(gap)) < tolerance
 
 
+@pytest.mark.nightly
 def test_what_components_share_is_seen_beside_a_wide_prior():
     """Two scales of noise that both components share, below 0.03 of the spread of the conditions: the second
     knows from the first."""

@@ -259,6 +259,7 @@ def train(network, theta, given, *, steps, batch, rate, seed):
         schedule.step()
 
 
+@pytest.mark.nightly
 def test_a_bimodal_posterior_of_one_parameter():
     """theta ~ N(0, 1), x ~ N(theta^2, 0.3^2): the log score is within 0.05 nats of the exact posterior's,
     though it has two modes."""
@@ -281,6 +282,7 @@ def test_a_bimodal_posterior_of_one_parameter():
     assert (exact - prior[:, 0]).mean().item() > 0.5
 
 
+@pytest.mark.nightly
 def test_a_normal_posterior_in_ten_dimensions():
     """On the Gaussian linear model posterior means are within 0.1, sds within 10 % of the exact ones, and the
     score within 0.1 nats."""

@@ -191,6 +191,7 @@ def divergence(made, law, condition, support):
     return kl, 0.5 * float(np.abs(exact - np.exp(logs)).sum())
 
 
+@pytest.mark.nightly
 def test_poisson_laws_of_means_from_a_third_to_a_thousand():
     """Trained on 20 000 counts, the total variation from the exact law is below .05 and the divergence below
     .01 nats, at means of .3, 3, 30, 300 and 950."""
@@ -206,6 +207,7 @@ def test_poisson_laws_of_means_from_a_third_to_a_thousand():
         assert variation < 0.05, mean
 
 
+@pytest.mark.nightly
 def test_negative_binomial_and_bernoulli_laws():
     """Overdispersed counts of mean 5 to 36, and a probability that is logistic in the condition: at most .01
     nats from the exact laws."""
@@ -222,6 +224,7 @@ def test_negative_binomial_and_bernoulli_laws():
         assert divergence(switch, bernoulli(1 / (1 + math.exp(-2 * at))), at, np.arange(2))[0] < 0.005
 
 
+@pytest.mark.nightly
 def test_a_joint_law_of_a_category_a_number_and_a_count():
     """choice is 0 or 1, x given it is normal around -2 or 2 with sd .2, and a count given it is Poisson: the
     exact joint density, whichever comes first."""

@@ -92,6 +92,7 @@ def test_the_velocity_of_normal_parameters_is_the_formula():
         assert velocity.item() == pytest.approx(slope.item(), abs=0.01)
 
 
+@pytest.mark.nightly
 def test_the_density_is_a_change_of_variables():
     """log p(f(z)) = log N(z) - log|det df/dz|, with the Jacobian of the network's own flow map f from noise
     to draws by autograd."""

@@ -79,6 +79,7 @@ def test_point_rules_are_lowest_at_the_truth(rule, truth):
             assert expected(moved) > best + 1e-4
 
 
+@pytest.mark.nightly_cases("rule1")
 @pytest.mark.parametrize("rule", [MultivariateNormalScore(), MixtureScore(components=3)])
 def test_densities_are_lowest_at_the_truth(rule):
     """With draws of the density itself, the expected score rises with every step of every number of the head,
@@ -281,6 +282,7 @@ def trained(rules, theta, conditions, *, steps=800, seed=0):
     return network
 
 
+@pytest.mark.nightly
 def test_exact_estimates_of_a_skewed_posterior_are_learned():
     """theta ~ Exponential of mean exp(x / 2): mean, median and quantiles are learned within 6 % of the
     posterior sd, on average over x."""
@@ -302,6 +304,7 @@ def test_exact_estimates_of_a_skewed_posterior_are_learned():
         assert error.square().mean().sqrt() < 0.06, name
 
 
+@pytest.mark.nightly
 def test_two_modes_are_learned():
     """theta = +-(1 + x / 4) + noise of sd 0.2, signs 30 : 70: the mixture gives modes, weights and sds, and
     log densities to 0.03 nats."""

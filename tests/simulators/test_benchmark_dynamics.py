@@ -38,6 +38,7 @@ def test_the_solver_is_of_order_four():
     assert np.log2(errors[1] / errors[2]) == pytest.approx(4.0, abs=0.1)
 
 
+@pytest.mark.nightly
 def test_the_errors_of_the_solver_are_far_below_the_noise():
     """Against scipy for 12 draws of each prior: errors are below a hundredth of the observation's standard
     deviation."""
@@ -80,6 +81,7 @@ def test_predators_and_prey_keep_their_invariant():
     np.testing.assert_allclose(invariant, np.broadcast_to(invariant[:, :1], invariant.shape), rtol=1e-3)
 
 
+@pytest.mark.nightly
 def test_observations_scatter_around_the_solution_as_the_models_say():
     """Means and variances of 6000 observations: binomial, log-normal, negative binomial."""
     rng, n = np.random.default_rng(3), 6000
@@ -118,6 +120,7 @@ def walk(log_density, points, steps, rng):
     return now
 
 
+@pytest.mark.nightly
 def test_hares_and_lynxes_have_the_reference_posterior():
     """Chains that start at reference draws and follow our log joint move away from them, but keep their means
     and spreads."""

@@ -169,6 +169,7 @@ def test_a_seed_governs_whatever_is_drawn_from(function):
     assert same(make_simulator(function).sample(60, seed=1), table)
 
 
+@pytest.mark.nightly
 def test_workers_draw_the_same_from_whatever_is_drawn_from():
     """All kinds of generators at once, in two workers: the same rows to the bit, none of them twice."""
     kinds = {
@@ -199,6 +200,7 @@ def test_a_generator_that_is_made_late_governs_no_row_unseen(workers):
     assert same({"x": np.concatenate([part["x"] for part in streamed])}, first)
 
 
+@pytest.mark.nightly
 def test_draws_of_many_rows_are_independent():
     """Reseeding by row leaves no trace between rows or between generators: means, sds and correlations are
     those of normal draws."""

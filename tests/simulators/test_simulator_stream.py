@@ -127,6 +127,7 @@ def test_the_size_of_pieces_changes_nothing(pieces, monkeypatch):
     same(drawn(SIMULATORS["global state"], 2), plain(SIMULATORS["global state"]))
 
 
+@pytest.mark.nightly
 def test_this_process_computes_until_others_are_ready(monkeypatch, here):
     """Without patience this process does not wait for others to start, and they take over in the middle once
     they are there."""
@@ -343,6 +344,7 @@ ENDS = {
 }
 
 
+@pytest.mark.nightly_cases("at the end", "left", "killed")
 @pytest.mark.parametrize("how", ENDS)
 def test_a_script_leaves_nothing_behind(how, tmp_path):
     """Ended, left in the middle, stopped with Ctrl-C or killed, a script ends at once, and its workers with

@@ -198,6 +198,7 @@ def limited(likelihood, **policy):
     return make_simulator([prior, likelihood], failures=FailurePolicy(timeout=0.4, **policy))
 
 
+@pytest.mark.nightly_cases("waits for another program")
 @pytest.mark.parametrize("act", HANGS.values(), ids=HANGS)
 def test_a_function_that_hangs_is_ended(act):
     """With a timeout it is an error that names row and function, and nothing that it started goes on."""
@@ -222,6 +223,7 @@ def test_a_function_that_ends_its_process_fails_with_a_timeout(act, how):
         limited(first(act)).sample(60, seed=1)
 
 
+@pytest.mark.nightly_cases("2")
 @pytest.mark.parametrize("workers", [None, 2])
 def test_what_fails_in_time_or_not_is_counted_alike(workers):
     """Rows that hang, crash or exit are failed ones, drawn again or NaN; all others are to the bit those of
@@ -249,6 +251,7 @@ def test_what_fails_in_time_or_not_is_counted_alike(workers):
         np.testing.assert_array_equal(plain.rows(row, row + 1, seed=29)["x"][0], drawn["x"][row])
 
 
+@pytest.mark.nightly
 def test_batched_functions_have_a_limit_too():
     """A block that takes too long fails as a whole, and is drawn again from the stream of its next
     attempt."""

@@ -38,6 +38,7 @@ def test_draws_have_the_distribution_in_float64(prior, exact, is_batched):
     assert np.mean(theta == theta.astype(np.float32)) < 0.01
 
 
+@pytest.mark.nightly_cases("False")
 @pytest.mark.parametrize("is_batched", [False, True])
 def test_vectors_counts_and_several_names(is_batched):
     """Shapes are batch and event shape; covariances and means are right; discrete draws are numbers; rows
@@ -92,6 +93,7 @@ def test_torch_is_left_alone_and_does_not_matter():
     assert given.low.requires_grad
 
 
+@pytest.mark.nightly
 def test_workers_draw_the_same():
     """With two worker processes, to the bit."""
     simulator = make_simulator(

@@ -165,6 +165,7 @@ def _loses_its_first_answer(client: type, name: str, lost: list[str]) -> Callabl
     return call
 
 
+@pytest.mark.nightly
 def test_points_whose_answer_was_lost_are_there_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """A call that did its work and then lost the connection is made again: one run, one child, one point, one
     data set, one version."""
@@ -213,6 +214,7 @@ def test_two_runs_may_log_the_same_new_data_set_at_once(store: Store) -> None:
         assert sorted(names) == [f"data {number}" for number in range(8)]
 
 
+@pytest.mark.nightly
 def test_a_registration_whose_answers_were_lost_makes_one_version(
     store: Store, monkeypatch: pytest.MonkeyPatch, fake_approximators: Callable[..., Path], tmp_path: Path
 ) -> None:

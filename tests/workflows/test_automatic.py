@@ -71,6 +71,7 @@ def test_the_posterior_is_nearly_exact_from_500_simulations(short):
     assert choices["x"] == "scale identity"
 
 
+@pytest.mark.nightly
 def test_the_same_seed_gives_the_same_posterior_and_the_file_has_it(hasty, tmp_path):
     """To the bit; and the checkpoint folder has the kept approximator under the name of the workflow."""
     data = SIMULATOR.sample(300, seed=1)
@@ -90,6 +91,7 @@ def test_the_same_seed_gives_the_same_posterior_and_the_file_has_it(hasty, tmp_p
 
 
 # Seconds: two likelihood networks and two posteriors are trained, each of several coordinates.
+@pytest.mark.nightly
 def test_counts_and_bounds_go_through_the_neural_likelihood(short):
     """Rates of Poisson counts, uniform in a box: draws of the learned likelihood are counts, posterior draws
     are inside, and informed."""
@@ -176,6 +178,7 @@ def test_a_simulator_that_is_wrong_about_its_likelihood_is_left_aside(hasty, mon
 
 
 # Seconds: each of four trainings is begun twice, beside a whole one.
+@pytest.mark.nightly
 def test_a_training_that_was_killed_again_and_again_ends_with_the_same_bits(hasty, tmp_path, monkeypatch):
     """It is interrupted once in each of its trainings (direct, likelihoods, synthetic), and started anew each
     time, with `restore`."""

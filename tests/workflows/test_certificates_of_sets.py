@@ -60,6 +60,7 @@ def numbers():
     return made
 
 
+@pytest.mark.nightly
 def test_false_alarms_are_as_frequent_for_every_size(counts):
     """Of masked sets of 3, 4 and 5 counts, many of which are tied, 3 to 7 % of each size have p <= 0.05, over
     six calibrations.

@@ -44,6 +44,7 @@ def bounded():
     return made, prior
 
 
+@pytest.mark.nightly
 def test_priors_of_the_simulator_are_taken(bounded, untrusted):
     """A torch distribution in the simulator is the prior of compositions: the same draws as with it passed,
     to the bit."""
@@ -57,6 +58,7 @@ def test_priors_of_the_simulator_are_taken(bounded, untrusted):
         )
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("method", ["calibrated", "gauss", "langevin"])
 def test_draws_stay_inside_the_support(bounded, untrusted, method):
     """Items on the edge and far outside of a uniform prior leave no draw outside of it."""
@@ -67,6 +69,7 @@ def test_draws_stay_inside_the_support(bounded, untrusted, method):
     assert ((draws > LOW.numpy()) & (draws < HIGH.numpy())).all()
 
 
+@pytest.mark.nightly
 def test_from_a_basic_workflow(untrusted, tmp_path):
     """A trained workflow's copy has its weights, history and simulator, composes, is saved, and trains on
     without moving the original."""

@@ -107,6 +107,7 @@ def test_what_a_network_leaves_open_is_set_for_composition():
 # --- posteriors
 
 
+@pytest.mark.nightly_cases("2-score")
 @pytest.mark.parametrize(
     ("n", "prior"),
     [
@@ -135,6 +136,7 @@ def test_posteriors_of_many_items_are_exact(trained, n, prior):
     assert all(report.warnings == () for report in reports)
 
 
+@pytest.mark.nightly_cases("100-1000")
 @pytest.mark.parametrize(
     ("n", "simulations"),
     [
@@ -197,6 +199,7 @@ def test_without_a_simulator_it_uses_what_the_training_left(trained):
     assert np.sqrt((((draws["theta"].mean(axis=1) - mean) / sd) ** 2).mean()) < 0.6
 
 
+@pytest.mark.nightly_cases("langevin")
 @pytest.mark.parametrize("method", ["gauss", "langevin"])
 def test_the_other_methods_are_near(trained, method):
     """Means within an sd, sds within a quarter, at three items."""
@@ -228,6 +231,7 @@ def test_one_item_is_the_ordinary_posterior(trained):
 # --- repeatability and shapes
 
 
+@pytest.mark.nightly
 def test_the_seed_decides(trained, untrusted):
     """The same seed gives the same draws to the bit whatever the global state, another one others, and none
     NumPy's global state."""
@@ -245,6 +249,7 @@ def test_the_seed_decides(trained, untrusted):
     np.testing.assert_array_equal(*drawn)
 
 
+@pytest.mark.nightly
 def test_data_sets_do_not_depend_on_each_other(trained, untrusted):
     """The draws of a data set are the same whatever the others are, and differ between equal data sets in two
     rows."""
@@ -274,6 +279,7 @@ def test_split_and_diagnostics(trained):
     assert all(report.num_items == 4 and report.evaluations > 0 for report in reports)
 
 
+@pytest.mark.nightly
 def test_noise_and_simulations_are_taken(trained):
     """A noise that is given is used; calibration_simulations is how many the last calibration of many items
     has; few items have a test."""
@@ -289,6 +295,7 @@ def test_noise_and_simulations_are_taken(trained):
     assert all(report.noise == 0.1 and report.simulations == 0 for report in reports)
 
 
+@pytest.mark.nightly
 def test_a_saved_approximator_composes_alike(trained, tmp_path):
     """Loaded, alone or in a new workflow, it gives the same draws to the bit."""
     arguments = {"num_samples": 20, "conditions": ONE, "seed": 1}
@@ -323,6 +330,7 @@ def test_short_trainings_are_doubted(hasty):
     assert all(report.warnings for report in reports)
 
 
+@pytest.mark.nightly_cases("fit_offline", "fit_disk")
 @pytest.mark.parametrize("method", ["fit_online", "fit_offline", "fit_disk"])
 def test_every_training_leaves_the_shared_bias(method, tmp_path, untrusted):
     """Online it is learned from new simulations, offline and from files from the data; every fit learns it
@@ -358,6 +366,7 @@ def test_data_alone_are_enough(untrusted):
     np.testing.assert_array_equal(*drawn)
 
 
+@pytest.mark.nightly_cases("fit_offline")
 @pytest.mark.parametrize("method", ["fit_online", "fit_offline"])
 def test_a_resumed_training_leaves_the_same_file(method, tmp_path):
     """Stopped and restored, the approximator, shared bias included, is that of a training that was never

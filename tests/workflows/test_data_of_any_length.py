@@ -48,6 +48,7 @@ def sets(*numbers, seed=5):
     return [rng.normal(0.3, 1.0, size=(number, 1)) for number in numbers]
 
 
+@pytest.mark.nightly
 def test_the_number_of_elements_reaches_the_networks():
     """The same elements five times, whose mean, spread and largest are the same, have another density."""
     (x,), mu = sets(2), np.array([[0.3], [0.3]])
@@ -55,6 +56,7 @@ def test_the_number_of_elements_reaches_the_networks():
     assert abs(once - often) > 1e-3
 
 
+# Seconds: the training that tests of this file share.
 def test_a_data_set_has_the_answer_that_it_has_alone():
     """Draws, densities and certificates of data sets of three lengths in one call are those one by one."""
     x, mu = sets(3, 11, 7), np.array([[0.1], [0.2], [0.3]])
@@ -116,6 +118,7 @@ def test_files_keep_what_may_have_any_length(tmp_path):
     assert loaded.any_length == {"x": 1}
 
 
+@pytest.mark.nightly_cases("False")
 @pytest.mark.parametrize("augmented", [False, True])
 def test_lists_train_offline(augmented):
     """Lists in memory, augmented or not, bring the held-out loss below that of the prior."""
@@ -148,6 +151,7 @@ def test_members_train_on_data_of_any_length():
     np.testing.assert_allclose(alone[0], together[0], atol=1e-5)
 
 
+@pytest.mark.nightly
 def test_groups_of_elements_have_a_nested_network():
     """Groups that differ in number and size are padded on both axes, and company changes nothing."""
 
@@ -272,6 +276,7 @@ def bounds(number, like):
     return law.ppf(0.001), law.ppf(0.999)
 
 
+@pytest.mark.nightly
 def test_certificates_fail_as_often_as_their_level_says_in_each_context():
     """Of 400 good observations with a noise of each of three values, ranked among 200 of like noise."""
     approximator, (least, most) = certified(noisy()), bounds(400, 199)
@@ -281,6 +286,7 @@ def test_certificates_fail_as_often_as_their_level_says_in_each_context():
         assert least <= sum(certificate.verdict == "failed" for certificate in certificates) <= most
 
 
+@pytest.mark.nightly
 def test_certificates_fail_as_often_as_their_level_says_at_each_length():
     """Of 400 good data sets of each of three numbers of elements, ranked among 159 of the same number."""
     approximator, (least, most) = certified(trained()), bounds(400, 159)
@@ -290,6 +296,7 @@ def test_certificates_fail_as_often_as_their_level_says_at_each_length():
         assert least <= sum(certificate.verdict == "failed" for certificate in certificates) <= most
 
 
+@pytest.mark.nightly
 def test_a_number_of_elements_that_is_a_condition_is_whole_where_data_are_simulated():
     """Certificates and predictive draws simulate with the numbers of elements of the observations."""
     fitted = workflow(simulator=SIMULATOR, inference_conditions=["number"])
@@ -318,6 +325,7 @@ def test_contexts_are_found_in_the_order_of_the_adapter(names):
     assert fitted.approximator.novelty.kept.context_columns.tolist() == [names.index("tau")]
 
 
+@pytest.mark.nightly
 def test_replicates_of_the_predictive_check_are_of_the_context_of_the_observation():
     """With a noise of 4.8 an observation of 6 is usual, and with one of 0.2 it is not."""
     usual, odd = noisy().certify({"y": np.array([[6.0], [6.0]]), "tau": np.array([[4.8], [0.2]])}, seed=1)

@@ -39,6 +39,7 @@ def mean_variation(workflow, number):
     return float(np.mean(found))
 
 
+@pytest.mark.nightly
 def test_a_change_point_is_nearly_exact_from_few_simulations():
     """From 3 000 simulations, the total variation from the enumerated posterior is below .2, and a place that
     goes with no number of changes has hardly any probability."""
@@ -69,6 +70,7 @@ def view(kind, mu, rng):
     return {"x": np.array([mu + 0.5 * rng.normal(), kind + 0.7 * rng.normal()])}
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("declared", [False, True], ids=["found", "declared"])
 def test_auto_finds_or_takes_categories(declared, monkeypatch):
     """The posterior of a category is within .1 of the exact one at three data sets, from 600 simulations and

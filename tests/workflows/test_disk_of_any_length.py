@@ -1,6 +1,7 @@
 """Training from files and stores of data sets of different lengths."""
 
 import numpy as np
+import pytest
 
 import sbi_models as bf
 from sbi_models.datasets import SimulationStore, to_arrays
@@ -18,6 +19,7 @@ def sets(mu, rng):
 SIMULATOR = bf.make_simulator([prior, sets])
 
 
+@pytest.mark.nightly
 def test_training_from_disk_is_training_from_memory(tmp_path):
     """Held-out losses after files, a store and memory agree within noise, and are below that of the prior."""
     data, test = SIMULATOR.sample(960, seed=8), SIMULATOR.sample(500, seed=9)

@@ -92,6 +92,7 @@ def test_members_with_batches_of_another_size_step_apart(sizes):
     check_close(*runs)
 
 
+@pytest.mark.nightly
 def test_each_member_is_clipped_by_itself(monkeypatch):
     """Steep gradients, under an optimizer that feels their norm, are clipped member by member as side by
     side."""
@@ -124,6 +125,7 @@ def test_members_of_other_architectures_train_beside_the_batch(sizes):
 SCRIPT = {"0": [5.0, 4.0, 3.0, 2.0, 1.0], "1": [1.0, 2.0, 3.0, 4.0, 5.0], "2": [3.0, 2.0, 3.0, 4.0, 5.0]}
 
 
+@pytest.mark.nightly_cases("0.9")
 @pytest.mark.parametrize("ema", [None, 0.9])
 def test_members_that_have_stopped_move_no_more(ema, monkeypatch, sizes):
     """With a patience of 1, member 1 stops after epoch 2 and member 2 after 3; from then on, only the others
@@ -152,6 +154,7 @@ def test_members_that_have_stopped_move_no_more(ema, monkeypatch, sizes):
     assert made.history.best_epochs == {"0": 5, "1": 1, "2": 2}
 
 
+@pytest.mark.nightly_cases("fit_online")
 @pytest.mark.parametrize("method", ["fit_offline", "fit_online"])
 def test_a_resumed_training_ends_as_an_undisturbed_one(method, tmp_path):
     """Stopped in epoch 3 and restored, with averaged weights and members that stop, all is as in one life, to

@@ -70,6 +70,12 @@ def check_same(made, expected, folder, tmp_path):
     assert digest(folder / "apart" / "model.safetensors") == digest(folder / "together" / "model.safetensors")
 
 
+@pytest.mark.nightly_cases(
+    "fit_offline-0-settings2-options2",
+    "fit_offline-0.5-settings1-options1",
+    "fit_disk-0.5-settings7-options7",
+    "fit_offline-1-settings0-options0",
+)
 @pytest.mark.parametrize(
     ("method", "reuse", "settings", "options"),
     [
@@ -113,6 +119,7 @@ def test_members_that_train_apart_are_those_that_train_together(
     assert stopped_apart == ("early_stopping" in settings)
 
 
+@pytest.mark.nightly
 def test_the_order_of_trainings_does_not_matter(tmp_path):
     """One after the other in one workflow, in two orders: the parts are the same, and the others keep their
     weights meanwhile."""
@@ -138,6 +145,7 @@ def test_the_order_of_trainings_does_not_matter(tmp_path):
     assert found[0] == found[1]
 
 
+@pytest.mark.nightly
 def test_a_second_fit_in_parts_is_the_second_fit(tmp_path):
     """A fit that is put together counts as one, so that the next has streams of its own, together or
     apart."""
@@ -157,6 +165,7 @@ def test_a_second_fit_in_parts_is_the_second_fit(tmp_path):
     assert (tmp_path / "model.only-a.fit-2.part").is_file()
 
 
+@pytest.mark.nightly_cases("plain")
 @pytest.mark.parametrize("settings", [{}, EARLY], ids=["plain", "early stop"])
 def test_a_part_that_was_killed_goes_on(settings, tmp_path):
     """A part that was stopped in epoch 2 and restored, beside the files of another, is the part of an

@@ -45,6 +45,7 @@ def run(script, **variables):
 
 
 # Seconds: a process of its own imports PyTorch.
+@pytest.mark.nightly
 def test_steps_that_free_what_they_use_cause_no_page_faults():
     """A step of this network uses and frees 16 MB, 4 000 pages. By itself the C library gives some hundred of
     them back at each step. Kept, most fives of steps have no fault at all; the median leaves out the few in

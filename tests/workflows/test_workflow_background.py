@@ -78,9 +78,11 @@ def assert_same(a, b):
     assert all(torch.equal(a[1][name], b[1][name]) for name in a[1])
 
 
+@pytest.mark.nightly_cases("meta_fn")
 @pytest.mark.parametrize(
     ("simulator", "augmentations"), [(GUIDE, noisy), (META, None)], ids=["global state", "meta_fn"]
 )
+# Seconds: each process imports PyTorch and the package.
 def test_other_processes_do_not_change_a_bit(simulator, augmentations, here):
     """One other process and two, with augmentations that use the global state too, give what this process
     gives, and leave that state."""
@@ -96,6 +98,7 @@ def test_other_processes_do_not_change_a_bit(simulator, augmentations, here):
         assert len(here) <= alone - 1900  # of 1920 to train on
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("augmentations", [None, noisy], ids=["plain", "augmented"])
 def test_a_thread_does_not_change_a_bit(augmentations, here):
     """Batched functions with rng run in a thread unless told otherwise, with the results of this thread and
@@ -115,6 +118,7 @@ def _undisturbed():
     return trained(GUIDE, HERE, augmentations=noisy)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(("workers", "stop"), [(None, 1), (2, 2)])
 def test_a_resumed_training_ends_as_an_undisturbed_one(workers, stop, tmp_path):
     """Left in epoch 1 or 2 of 3 and restored, with others ahead in both parts, a training ends as one of this
@@ -137,6 +141,7 @@ def test_a_resumed_training_ends_as_an_undisturbed_one(workers, stop, tmp_path):
     assert_same(trained(GUIDE, workers, augmentations=noisy, build=restored), expected)
 
 
+@pytest.mark.nightly
 def test_epochs_and_fits_share_their_workers(monkeypatch):
     """A training of three epochs, and the next one, borrow the same processes, and simulate no row twice or
     too many."""
@@ -156,6 +161,7 @@ def test_epochs_and_fits_share_their_workers(monkeypatch):
     ]  # the trial, and all but the two rows that were computed here meanwhile
 
 
+@pytest.mark.nightly
 def test_a_failure_ends_the_training_at_its_row():
     """The SimulationError of a worker is that of this process, and comes after the steps before it."""
     reached = {}
@@ -174,6 +180,7 @@ def test_a_failure_ends_the_training_at_its_row():
     assert reached[None] == reached[2] == reached[HERE]
 
 
+@pytest.mark.nightly
 def test_functions_that_cannot_be_sent_train_here(caplog):
     """A lock in a closure: one warning for all simulations of two trainings, whose results are those of this
     process."""

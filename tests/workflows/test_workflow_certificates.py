@@ -159,6 +159,7 @@ def test_an_approximator_without_certificates_has_the_check_alone(trained, monke
     assert certificate.p_value == certificate.predictive
 
 
+@pytest.mark.nightly
 def test_observations_that_the_posterior_cannot_explain_fail(normal):
     """Noise that shifts by six sds half-way fails the predictive check, which names the shift."""
     x = NormalModel().simulator.sample(1, seed=5)["x"]
@@ -192,6 +193,7 @@ def test_weights_tell_how_exact_the_draws_are(trained):
     )
 
 
+# Seconds: the training that tests of this file share.
 def test_benchmarks_know_their_likelihood(normal):
     """The joint density that the simulator of the normal model knows gives weights without a word, and
     differs from its exact posterior by a constant."""

@@ -82,6 +82,7 @@ class Plain(SummaryNetwork):
 EARLY = {"ema": 0.5, "early_stopping": 1, "initial_learning_rate": 0.1}
 
 
+@pytest.mark.nightly_cases("coupling flow and summaries", "ensemble")
 @pytest.mark.parametrize(
     ("make", "settings", "options"),
     [
@@ -136,6 +137,7 @@ def test_epochs_end_in_this_process_and_files_are_whole(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.resume.ckpt", "model.safetensors"]
 
 
+@pytest.mark.nightly
 def test_a_resumed_training_ends_as_an_undisturbed_one(tmp_path):
     """What the listener raises ends all processes and is raised here; restored, the training ends to the bit
     as one on two devices."""

@@ -18,6 +18,7 @@ def assert_is_exact(trained, test, mean, sd, exact, *, mean_error=0.1, sd_error=
     assert abs(gap) < nats
 
 
+@pytest.mark.nightly_cases("fit_online-0")
 @pytest.mark.parametrize(
     ("method", "seed"),
     [("fit_online", 0), pytest.param("fit_online", 1, marks=pytest.mark.nightly), ("fit_offline", 2)],
@@ -37,6 +38,7 @@ def test_the_linear_gaussian_posterior_is_found(method, seed):
 
 
 # Seconds: the steps that a summary network takes to a tenth of a posterior sd.
+@pytest.mark.nightly
 def test_a_deep_set_finds_the_mean_of_a_set():
     """With theta ~ 50 + 10 N(0, 1) and eight observations theta + 10 N(0, 1), the posterior through a summary
     network is the formula's."""
