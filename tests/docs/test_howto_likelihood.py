@@ -12,6 +12,7 @@ import sbi_models as bf
 from sbi_models.workflows.likelihood import sampler
 
 
+@pytest.mark.nightly
 def test_its_code_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """One epoch on 500 simulations, few chains: draws of two data sets, in which a tighter prior is seen."""
     # seconds: it trains two networks, and draws twice

@@ -227,6 +227,7 @@ def test_categories_are_summed_once():
         made.sample(num_samples=10, conditions={"x": x + 1})
 
 
+@pytest.mark.nightly
 def test_files_hold_a_likelihood(trained, tmp_path):
     """A loaded approximator, and a workflow with it, give the same to the bit, and know the data's kind."""
     path = trained.approximator.save(tmp_path / "likelihood")
@@ -340,6 +341,7 @@ def test_a_prior_out_of_reach_is_refused(trained):
         trained.sample(num_samples=10, conditions={"x": np.zeros((1, 2))}, prior={"shift": Normal(50.0, 0.1)})
 
 
+@pytest.mark.nightly
 def test_a_posterior_at_the_edge_of_what_was_simulated_is_doubted(trained):
     """A wide prior, and data that pull beyond the simulations: a TrustWarning, and the share in the
     report."""
@@ -351,6 +353,7 @@ def test_a_posterior_at_the_edge_of_what_was_simulated_is_doubted(trained):
     assert trained.reports[0].outside_reach > 0.5
 
 
+@pytest.mark.nightly
 def test_a_prior_that_is_cut_is_told():
     """Wider than the support of the simulations, and data at its edge: draws inside, and a TrustWarning."""
     simulator = bf.make_simulator(
