@@ -3,6 +3,8 @@ PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# The tests start many processes: one thread each, and modules are compiled once, whatever the environment says.
+PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest
 TORCH ?= torch==2.13.0
 TESTS ?= --numprocesses 2 --dist loadgroup
 
@@ -25,7 +27,7 @@ run: setup       ## Run the main job: the speed of light from Michelson's data
 	$(BIN)/sbi-models run michelson
 
 test: setup      ## Run the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+	$(PYTEST) --numprocesses 2 --dist loadgroup
 
 test-newest:     ## Run the tests with the newest versions that pyproject.toml admits, in .venv-newest; PYTHON=python3.12 for that Python
 	$(PYTHON) -m venv --clear .venv-newest
@@ -36,7 +38,7 @@ test-newest:     ## Run the tests with the newest versions that pyproject.toml a
 	OMP_NUM_THREADS=1 .venv-newest/bin/python -m pytest $(TESTS)
 
 test-integration: setup  ## Run the tests with real servers (PostgreSQL, MLflow, Prefect), schedules and several processes; minutes
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m integration --verbose --capture=no --timeout 600
+	$(PYTEST) -m integration --verbose --capture=no --timeout 600
 
 check: setup     ## Lint, format, types, import contract
 	$(BIN)/ruff check .
@@ -45,14 +47,14 @@ check: setup     ## Lint, format, types, import contract
 	$(BIN)/lint-imports
 
 acceptance: setup  ## Run the main job, its figures against the exact posterior, the tutorial, and the wheel in an environment of its own
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "acceptance and not nightly" --numprocesses 2 --dist loadgroup -rP
+	$(PYTEST) -m "acceptance and not nightly" --numprocesses 2 --dist loadgroup -rP
 
 nightly: setup   ## Run what is too long for each change: integration tests, examples, property tests in depth
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "integration or nightly" --verbose --timeout 600
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/*/test_*_properties.py --hypothesis-profile deep --timeout 1200
+	$(PYTEST) -m "integration or nightly" --numprocesses 2 --dist loadgroup --timeout 600
+	$(PYTEST) tests/*/test_*_properties.py --hypothesis-profile deep --timeout 1200
 
 long: setup      ## Run the experiments beside the main job and check their figures; not part of CI, and not all of it is met
-	$(BIN)/python -m pytest -m long --capture=no
+	$(PYTEST) -m long --capture=no
 
 mutants: setup   ## Count the small edits of the package, each a wrong answer, that the tests notice; goes on where it was stopped
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/mutants.py

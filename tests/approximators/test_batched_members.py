@@ -167,7 +167,7 @@ def check_same(shape=(6, 2), reuses=(1.0, 0.5), **networks):
         assert all(not torch.equal(value, weights[key]) for key, value in start.named_parameters())
 
 
-@pytest.mark.nightly_cases("coupling_flow")
+@pytest.mark.nightly_cases("coupling_flow", "autoregressive_mixture")
 @pytest.mark.parametrize("inference", names(InferenceNetwork))
 def test_inference_networks_train_as_side_by_side(inference):
     """In float64 the losses and weights of a batched training are those of one side by side, whether or not
@@ -175,7 +175,7 @@ def test_inference_networks_train_as_side_by_side(inference):
     check_same(inference=inference)
 
 
-@pytest.mark.nightly_cases("set_transformer", "nested_set")
+@pytest.mark.nightly_cases("set_transformer", "nested_set", "time_series_transformer", "fusion_network")
 @pytest.mark.parametrize("summary", sorted(set(names(SummaryNetwork)) - CANNOT.keys()))
 def test_summary_networks_train_as_side_by_side(summary):
     """The same for members with a summary network, and with a mask where one can be given."""

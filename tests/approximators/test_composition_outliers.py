@@ -14,6 +14,7 @@ def normal(n, d, seed):
     return torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
+@pytest.mark.nightly_cases("1", "100")
 @pytest.mark.parametrize("n", [1, 5, 100])
 def test_p_values_are_those_of_the_farthest(n):
     """For items like the fresh ones, correlated and of any scale, p < q has its probability, within four

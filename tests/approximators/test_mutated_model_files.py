@@ -33,6 +33,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[dict, dic
     return parts
 
 
+@pytest.mark.nightly
 def test_files_as_they_were_are_read(whole: dict, tmp_path: Path) -> None:
     """Written again by the mutator without a change, every kind of file loads and answers: below, changes are
     refused."""

@@ -36,6 +36,7 @@ def fitted(n, seed=0, **law):
     return made
 
 
+@pytest.mark.nightly_cases("200")
 @pytest.mark.parametrize("n", [60, 200])
 def test_false_alarms_after_few_simulations_are_as_rare_as_the_level(n):
     """Over 50 trainings with n simulations, 50 new ones each have p <= 0.05 in 5 % of all cases within 5

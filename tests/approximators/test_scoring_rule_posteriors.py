@@ -48,6 +48,7 @@ def test_estimates_are_those_of_the_raw_posterior(adapter):
     assert np.all(np.diff(estimates["q"]["sigma"], axis=1) > 0)
 
 
+@pytest.mark.nightly_cases("ordered-mean1")
 @pytest.mark.parametrize(
     ("to", "mean"),
     [("simplex", np.array([2.0, 1.0, 5.0]) / 8), ("ordered", np.array([0.25, 0.5, 0.75]))],

@@ -69,6 +69,16 @@ def parameters(bed, prior, number, seed):
     return np.concatenate([simulated[name] for name in bed.names], axis=1), simulated
 
 
+@pytest.mark.nightly_cases(
+    "linear-torch",
+    "regression-torch",
+    "uniform-torch",
+    "normal-torch",
+    "student-torch",
+    "simplex-torch",
+    "categorical-torch",
+    "nig-torch",
+)
 @pytest.mark.parametrize("prior", PRIORS)
 @pytest.mark.parametrize("name", BEDS)
 def test_exact_moments_are_those_of_the_weighted_prior(name, prior):

@@ -124,6 +124,7 @@ def _create_at_once(barrier, folder, n, rows_per_shard, hashes):
     hashes.put(create(folder, n=n, rows_per_shard=rows_per_shard).content_hash)
 
 
+@pytest.mark.nightly_cases("wanted2", "wanted3")
 @pytest.mark.parametrize(
     "wanted", [((60, 10), (60, 10)), ((60, 10), (35, 10)), ((60, 7), (45, 11)), ((30, 1), (29, 1))]
 )

@@ -30,7 +30,7 @@ def flawed(expected: str, seed: int, dim: int):
     return gaussian(seed, n=500, draws=200, dim=dim, **FLAWS[expected])
 
 
-@pytest.mark.nightly_cases("10-under-confident", "10-over-confident", "10-uninformative")
+@pytest.mark.nightly_cases("10-under-confident", "10-over-confident", "10-uninformative", "10-biased")
 @pytest.mark.parametrize("expected", [*FLAWS, "uninformative"])
 @pytest.mark.parametrize("dim", [2, 10])
 def test_the_word_is_right_for_known_flaws(expected, dim):
@@ -53,7 +53,7 @@ def test_p_values_of_an_exact_posterior_are_uniform():
         assert abs(np.mean(p < 0.1) - 0.1) < 0.06, name
 
 
-@pytest.mark.nightly_cases("0.5-0.0", "2.0-0.0", "1.0--0.5")
+@pytest.mark.nightly_cases("0.5-0.0", "2.0-0.0", "1.0--0.5", "0.8-0.4")
 @pytest.mark.parametrize(("width", "shift"), [(1.0, 0.0), (0.5, 0.0), (2.0, 0.0), (1.0, -0.5), (0.8, 0.4)])
 def test_effects_are_those_put_in(width, shift):
     """Of 40 parameters the width factor averages 1 / width, the bias shift / width, and 95 % intervals hold

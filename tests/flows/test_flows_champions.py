@@ -115,6 +115,7 @@ def line(store: Store, monkeypatch: pytest.MonkeyPatch) -> Line:
     return made
 
 
+@pytest.mark.nightly
 def test_a_history_of_worse_equal_and_better_challengers(line: Line) -> None:
     """A challenger that is worse by 0.04 nats is refused; one that is equal takes over as "equal to", one
     that is better as "better than"; old ones do not come back when their experiments run again; one

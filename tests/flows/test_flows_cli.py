@@ -18,7 +18,7 @@ from sbi_models.pipeline.studies.michelson import STUDY
 from sbi_models.simulators.benchmarks.michelson import DATA
 from sbi_models.tracking import open_store
 
-pytestmark = pytest.mark.xdist_group("flows")  # the tests share pipeline runs
+pytestmark = [pytest.mark.acceptance, pytest.mark.xdist_group("flows")]  # they share runs
 
 MODEL = "models:/michelson@champion"
 

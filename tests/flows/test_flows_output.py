@@ -30,7 +30,7 @@ from sbi_models.pipeline.report.output import (
 from sbi_models.pipeline.report.usage import curl_example
 from sbi_models.simulators.benchmarks.michelson import DATA
 
-pytestmark = pytest.mark.xdist_group("flows")  # the tests share pipeline runs
+pytestmark = [pytest.mark.acceptance, pytest.mark.xdist_group("flows")]  # they share runs
 
 MODEL = "models:/michelson@champion"
 

@@ -11,7 +11,7 @@ from pipeline_runs import Finished, kill_in_training, run_pipeline
 
 from sbi_models.tracking import list_models, load, open_store
 
-pytestmark = pytest.mark.xdist_group("flows")  # the tests share pipeline runs
+pytestmark = [pytest.mark.acceptance, pytest.mark.xdist_group("flows")]  # they share runs
 
 
 def _sha256(path: Path) -> str:
@@ -164,7 +164,6 @@ def test_seconds_on_the_page_are_those_of_the_screen(first_run: Finished, second
     assert again["simulate.seconds"] == pytest.approx(made["simulate.seconds"], abs=5)
 
 
-@pytest.mark.acceptance
 def test_killed_in_training_it_ends_with_the_same_draws(first_run: Finished, tmp_path: Path) -> None:
     """A pipeline killed in training and started again ends in one MLflow run with the draws to the bit; no
     server is left."""
@@ -190,7 +189,6 @@ def _servers_of(root: Path) -> list[int]:
     return [server.pid for server in servers if server.environ().get("PREFECT_HOME") == home]
 
 
-@pytest.mark.acceptance
 def test_a_damaged_store_is_simulated_again(second_run: Finished) -> None:
     """A changed byte in a shard is noticed: the simulations are made again, with the same content, and
     nothing is trained anew."""
@@ -205,7 +203,6 @@ def test_a_damaged_store_is_simulated_again(second_run: Finished) -> None:
     assert again.result["inference"]["draws_sha256"] == second_run.result["inference"]["draws_sha256"]
 
 
-@pytest.mark.acceptance
 def test_a_fresh_run_uses_nothing_again(first_run: Finished, second_run: Finished) -> None:
     """With fresh, every task is made anew, to the same bits, and leaves one copy of its work."""
     folders = {path.name for path in (first_run.root / "mlruns" / "work").iterdir()}

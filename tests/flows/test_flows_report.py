@@ -26,7 +26,7 @@ from sbi_models.pipeline.report import html as report
 from sbi_models.pipeline.report.html import make_report, publish_report
 from sbi_models.tracking import RunRecord, open_store
 
-pytestmark = pytest.mark.xdist_group("flows")  # the tests share pipeline runs
+pytestmark = [pytest.mark.acceptance, pytest.mark.xdist_group("flows")]  # they share runs
 
 EVIL = '<script>alert("x")</script>'
 

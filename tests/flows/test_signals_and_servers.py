@@ -65,6 +65,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+@pytest.mark.nightly_cases("1")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP])
 def test_a_process_that_follows_ends_with_its_parent(number: signal.Signals) -> None:
     """A parent that is killed the moment it has started one, before it could note anything, leaves nothing

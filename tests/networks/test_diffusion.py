@@ -187,6 +187,7 @@ def test_the_density_of_a_normal(name, sd):
     )
 
 
+@pytest.mark.nightly_cases("linear", "cosine")
 @every_schedule
 def test_the_density_of_a_mixture(name):
     """With an exact denoiser the log density of two normals in the plane is the formula's within 0.001 nats
@@ -209,6 +210,7 @@ def test_the_density_of_a_mixture(name):
         assert error.abs().max() < most
 
 
+@pytest.mark.nightly_cases("linear", "cosine")
 @every_schedule
 def test_single_precision_is_enough(name):
     """Draws and log densities in float32 are those in float64 within 1e-3, for random weights, though the

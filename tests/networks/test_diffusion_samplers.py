@@ -59,6 +59,7 @@ def test_diffusion_samplers_are_right_by_default(sampler, sd):
     assert draws.std().item() == pytest.approx(sd, rel=0.02 if sampler == "sde_dpm" else 0.04)
 
 
+@pytest.mark.nightly_cases("dpm-2")
 @pytest.mark.parametrize(("sampler", "order"), [("rk4", 4), ("heun", 2), ("ddim", 1), ("dpm", 2)])
 def test_the_order_of_flow_samplers(sampler, order):
     """Doubling the steps divides the distance to the exact flow map of N(0.7, 0.3^2) by 2^order."""
@@ -102,6 +103,7 @@ def test_the_order_of_diffusion_samplers(sampler, order):
     assert np.log2(errors[1] / errors[2]) == pytest.approx(order, abs=0.2)
 
 
+@pytest.mark.nightly_cases("ancestral")
 @every_sampler
 def test_draws_of_a_mixture(sampler):
     """5000 draws of two normals in the plane: their weights, means and sds are right within 5 standard errors

@@ -212,6 +212,7 @@ def divergence(made, law, condition, support):
     return kl, 0.5 * float(np.abs(exact - np.exp(logs)).sum())
 
 
+@pytest.mark.nightly
 def test_poisson_laws_of_means_from_a_third_to_a_thousand():
     """Trained on 20 000 counts, the total variation from the exact law is below .05 and the divergence below
     .01 nats, at means of .3, 3, 30, 300 and 950."""

@@ -38,6 +38,7 @@ def test_the_solver_is_of_order_four():
     assert np.log2(errors[1] / errors[2]) == pytest.approx(4.0, abs=0.1)
 
 
+@pytest.mark.nightly
 def test_the_errors_of_the_solver_are_far_below_the_noise():
     """Against scipy for 12 draws of each prior: errors are below a hundredth of the observation's standard
     deviation."""

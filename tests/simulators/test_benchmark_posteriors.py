@@ -56,6 +56,7 @@ def test_log_prob_is_the_joint_density_over_its_integral(case):
     np.testing.assert_allclose(exact, density, atol=3e-3 * density.max())
 
 
+@pytest.mark.nightly_cases("sir")
 def test_draws_follow_the_density(case):
     """20 000 draws have the moments of the grid and pass Kolmogorov-Smirnov tests against both of its
     marginals."""
@@ -83,6 +84,7 @@ def test_draws_follow_the_density(case):
         np.testing.assert_allclose(posterior.sd, sd, rtol=3e-3)
 
 
+@pytest.mark.nightly_cases("sir")
 def test_draws_repeat_with_their_seed(case):
     """The same seed gives the same draws, another one others; none is drawn twice and all have a density."""
     posterior, draws, *_ = case
@@ -93,6 +95,7 @@ def test_draws_repeat_with_their_seed(case):
     assert np.isfinite(posterior.log_prob(draws)).all()
 
 
+@pytest.mark.nightly_cases("gaussian_mixture", "inverse_kinematics")
 @pytest.mark.parametrize(
     "name",
     ["gaussian_linear", "gaussian_linear_uniform", "gaussian_mixture", "inverse_kinematics", "two_moons"],

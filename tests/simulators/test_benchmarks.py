@@ -14,6 +14,7 @@ TRACTABLE = {name: model for name, model in BENCHMARKS.items() if isinstance(mod
 every_tractable = pytest.mark.parametrize("model", TRACTABLE.values(), ids=TRACTABLE.keys())
 
 
+@pytest.mark.nightly_cases("hare_lynx", "lotka_volterra")
 @every
 def test_simulations_have_the_shapes_named(model):
     """theta and x are finite floats of the model's shapes, within its bounds, and finite in single precision
@@ -30,6 +31,7 @@ def test_simulations_have_the_shapes_named(model):
         assert np.isfinite(value.astype(np.float32)).all()
 
 
+@pytest.mark.nightly_cases("hare_lynx", "lotka_volterra")
 @every
 def test_the_seed_decides_and_fewer_are_the_first_of_more(model):
     """Equal seeds give equal rows to the bit, however many; another seed gives others, and no two rows are
@@ -42,6 +44,7 @@ def test_the_seed_decides_and_fewer_are_the_first_of_more(model):
     assert len(np.unique(data["theta"], axis=0)) == 300
 
 
+@pytest.mark.nightly_cases("hare_lynx", "lotka_volterra")
 @every
 def test_each_row_is_its_own_simulation(model):
     """Fixing theta to one value for all rows leaves x to chance alone, and x never depends on the parameters
@@ -67,6 +70,7 @@ def test_models_are_frozen_and_equal_by_value(model):
         model.dim = 3
 
 
+@pytest.mark.nightly_cases("hare_lynx", "lotka_volterra")
 @every
 def test_the_prior_has_no_density_outside_its_bounds(model):
     """log_prior is finite within the bounds and -inf beyond any of them."""
@@ -109,6 +113,7 @@ def test_the_density_of_the_prior_is_that_of_its_draws(model):
     assert ratio.std() < 5
 
 
+@pytest.mark.nightly_cases("hare_lynx", "lotka_volterra")
 @every_tractable
 def test_log_likelihood_broadcasts(model):
     """Rows against rows, one theta against rows, and rows against one x give the same numbers; log_joint adds

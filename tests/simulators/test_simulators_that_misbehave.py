@@ -198,6 +198,7 @@ def limited(likelihood, **policy):
     return make_simulator([prior, likelihood], failures=FailurePolicy(timeout=0.4, **policy))
 
 
+@pytest.mark.nightly_cases("waits for another program")
 @pytest.mark.parametrize("act", HANGS.values(), ids=HANGS)
 def test_a_function_that_hangs_is_ended(act):
     """With a timeout it is an error that names row and function, and nothing that it started goes on."""

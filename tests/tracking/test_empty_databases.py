@@ -77,6 +77,7 @@ def test_without_a_folder_for_it_each_is_made(
         caplog.clear()
 
 
+@pytest.mark.nightly
 def test_a_copied_tracking_store_is_a_made_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The store of a second folder has the tables and rows of the first, but for times and the place of its
     artifacts."""

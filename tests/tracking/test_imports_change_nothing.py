@@ -171,6 +171,7 @@ print("as it was")
 """
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("tables", ["copied", pytest.param("made", marks=pytest.mark.nightly)])
 def test_a_store_leaves_the_users_engines_clients_and_log_alone(tables: str, tmp_path: Path) -> None:
     """After a tracked run the user's SQLite engine keeps its busy_timeout, MLflow's client its retries, and

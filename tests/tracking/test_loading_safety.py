@@ -111,6 +111,7 @@ PLACES: dict[str, Callable[[dict, str], dict]] = {
 }
 
 
+@pytest.mark.nightly_cases("summary network", "kind")
 @pytest.mark.parametrize("place", [*PLACES, "kind"])
 def test_what_a_file_names_is_neither_imported_nor_executed(
     store: Store,

@@ -71,6 +71,7 @@ def test_the_posterior_is_nearly_exact_from_500_simulations(short):
     assert choices["x"] == "scale identity"
 
 
+@pytest.mark.nightly
 def test_the_same_seed_gives_the_same_posterior_and_the_file_has_it(hasty, tmp_path):
     """To the bit; and the checkpoint folder has the kept approximator under the name of the workflow."""
     data = SIMULATOR.sample(300, seed=1)

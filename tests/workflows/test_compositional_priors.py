@@ -58,7 +58,7 @@ def test_priors_of_the_simulator_are_taken(bounded, untrusted):
         )
 
 
-@pytest.mark.nightly_cases("calibrated", "langevin")
+@pytest.mark.nightly
 @pytest.mark.parametrize("method", ["calibrated", "gauss", "langevin"])
 def test_draws_stay_inside_the_support(bounded, untrusted, method):
     """Items on the edge and far outside of a uniform prior leave no draw outside of it."""

@@ -199,6 +199,7 @@ def test_without_a_simulator_it_uses_what_the_training_left(trained):
     assert np.sqrt((((draws["theta"].mean(axis=1) - mean) / sd) ** 2).mean()) < 0.6
 
 
+@pytest.mark.nightly_cases("langevin")
 @pytest.mark.parametrize("method", ["gauss", "langevin"])
 def test_the_other_methods_are_near(trained, method):
     """Means within an sd, sds within a quarter, at three items."""
@@ -329,6 +330,7 @@ def test_short_trainings_are_doubted(hasty):
     assert all(report.warnings for report in reports)
 
 
+@pytest.mark.nightly_cases("fit_offline", "fit_disk")
 @pytest.mark.parametrize("method", ["fit_online", "fit_offline", "fit_disk"])
 def test_every_training_leaves_the_shared_bias(method, tmp_path, untrusted):
     """Online it is learned from new simulations, offline and from files from the data; every fit learns it
@@ -364,6 +366,7 @@ def test_data_alone_are_enough(untrusted):
     np.testing.assert_array_equal(*drawn)
 
 
+@pytest.mark.nightly_cases("fit_offline")
 @pytest.mark.parametrize("method", ["fit_online", "fit_offline"])
 def test_a_resumed_training_leaves_the_same_file(method, tmp_path):
     """Stopped and restored, the approximator, shared bias included, is that of a training that was never

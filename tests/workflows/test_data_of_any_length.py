@@ -117,6 +117,7 @@ def test_files_keep_what_may_have_any_length(tmp_path):
     assert loaded.any_length == {"x": 1}
 
 
+@pytest.mark.nightly_cases("False")
 @pytest.mark.parametrize("augmented", [False, True])
 def test_lists_train_offline(augmented):
     """Lists in memory, augmented or not, bring the held-out loss below that of the prior."""
@@ -149,6 +150,7 @@ def test_members_train_on_data_of_any_length():
     np.testing.assert_allclose(alone[0], together[0], atol=1e-5)
 
 
+@pytest.mark.nightly
 def test_groups_of_elements_have_a_nested_network():
     """Groups that differ in number and size are padded on both axes, and company changes nothing."""
 

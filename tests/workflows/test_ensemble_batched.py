@@ -125,6 +125,7 @@ def test_members_of_other_architectures_train_beside_the_batch(sizes):
 SCRIPT = {"0": [5.0, 4.0, 3.0, 2.0, 1.0], "1": [1.0, 2.0, 3.0, 4.0, 5.0], "2": [3.0, 2.0, 3.0, 4.0, 5.0]}
 
 
+@pytest.mark.nightly_cases("0.9")
 @pytest.mark.parametrize("ema", [None, 0.9])
 def test_members_that_have_stopped_move_no_more(ema, monkeypatch, sizes):
     """With a patience of 1, member 1 stops after epoch 2 and member 2 after 3; from then on, only the others

@@ -74,6 +74,7 @@ def check_same(made, expected, folder, tmp_path):
     "fit_offline-0-settings2-options2",
     "fit_offline-0.5-settings1-options1",
     "fit_disk-0.5-settings7-options7",
+    "fit_offline-1-settings0-options0",
 )
 @pytest.mark.parametrize(
     ("method", "reuse", "settings", "options"),
@@ -118,6 +119,7 @@ def test_members_that_train_apart_are_those_that_train_together(
     assert stopped_apart == ("early_stopping" in settings)
 
 
+@pytest.mark.nightly
 def test_the_order_of_trainings_does_not_matter(tmp_path):
     """One after the other in one workflow, in two orders: the parts are the same, and the others keep their
     weights meanwhile."""

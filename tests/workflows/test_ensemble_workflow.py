@@ -217,7 +217,7 @@ def test_save_best_only_keeps_the_best_of_each_member(monkeypatch, tmp_path):
 EARLY = {"early_stopping": 1, "ema": 0.9, "initial_learning_rate": 0.05}
 
 
-@pytest.mark.nightly_cases("offline, plain", "online")
+@pytest.mark.nightly_cases("offline, plain", "online", "disk")
 @pytest.mark.parametrize(
     ("method", "settings"),
     [("fit_offline", {}), ("fit_offline", EARLY), ("fit_online", EARLY), ("fit_disk", EARLY)],

@@ -73,7 +73,7 @@ def assert_same(one, other, tolerance):
         assert torch.allclose(value.double(), other[1][name].double(), rtol=tolerance, atol=tolerance), name
 
 
-@pytest.mark.nightly_cases("ensemble")
+@pytest.mark.nightly_cases("ensemble", "<lambda>")
 @pytest.mark.parametrize(
     "make", [basic, ensemble, lambda **s: basic(CouplingFlow(widths=(16, 16)), ema=0.9, **s)]
 )

@@ -137,7 +137,7 @@ def answers(fitted: Any, x: np.ndarray, folder: Path) -> dict[str, np.ndarray]:
     }
 
 
-@pytest.mark.nightly_cases("ensemble", "online", "files", "augmented")
+@pytest.mark.nightly_cases("ensemble", "online", "files", "augmented", "stored", "adapted")
 @pytest.mark.parametrize("way", WAYS)
 def test_what_is_learned_does_not_depend_on_offset_and_unit(way: str, tmp_path: Path) -> None:
     """Draws and log densities agree to rounding in float32, p-values exactly, whether x is plain, moved by
@@ -156,6 +156,7 @@ def test_what_is_learned_does_not_depend_on_offset_and_unit(way: str, tmp_path: 
             np.testing.assert_allclose(values, found["plain"][what], atol=1e-4, err_msg=f"{what}, {name}")
 
 
+@pytest.mark.nightly_cases("tiny")
 @pytest.mark.parametrize("move", MOVES.values(), ids=MOVES)
 def test_parameters_keep_their_digits(move: Move) -> None:
     """Draws of a moved or scaled parameter are the moved or scaled draws: of an arrival at 2^31 s, its

@@ -97,7 +97,7 @@ def test_other_processes_do_not_change_a_bit(simulator, augmentations, here):
         assert len(here) <= alone - 1900  # of 1920 to train on
 
 
-@pytest.mark.nightly_cases("plain")
+@pytest.mark.nightly
 @pytest.mark.parametrize("augmentations", [None, noisy], ids=["plain", "augmented"])
 def test_a_thread_does_not_change_a_bit(augmentations, here):
     """Batched functions with rng run in a thread unless told otherwise, with the results of this thread and
@@ -117,7 +117,7 @@ def _undisturbed():
     return trained(GUIDE, HERE, augmentations=noisy)
 
 
-@pytest.mark.nightly_cases("None-1")
+@pytest.mark.nightly
 @pytest.mark.parametrize(("workers", "stop"), [(None, 1), (2, 2)])
 def test_a_resumed_training_ends_as_an_undisturbed_one(workers, stop, tmp_path):
     """Left in epoch 1 or 2 of 3 and restored, with others ahead in both parts, a training ends as one of this

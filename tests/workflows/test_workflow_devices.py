@@ -82,7 +82,7 @@ class Plain(SummaryNetwork):
 EARLY = {"ema": 0.5, "early_stopping": 1, "initial_learning_rate": 0.1}
 
 
-@pytest.mark.nightly_cases("coupling flow and summaries")
+@pytest.mark.nightly_cases("coupling flow and summaries", "ensemble")
 @pytest.mark.parametrize(
     ("make", "settings", "options"),
     [

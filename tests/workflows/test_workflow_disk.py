@@ -20,6 +20,7 @@ def write_files(folder, num_files=16, per_file=500):
         )
 
 
+@pytest.mark.nightly
 def test_the_posterior_is_found(tmp_path):
     """After 250 steps from files the posterior of the linear-Gaussian model has the exact mean, sd and
     density."""
