@@ -91,6 +91,18 @@ def test_a_joint_bias_that_is_smaller_than_chance_makes_it_is_zero():
     assert [float(part) for part in found] == [0.0, 0.0, 0.0]
 
 
+@pytest.mark.parametrize("bias", [3.0, 1e3, 1e4, 1e8, 1e150])
+def test_the_interval_of_any_large_joint_bias_is_that_of_a_normal_law(bias):
+    """The length of the mean of n errors of width 1 in d parameters has a standard error of 1 / sqrt(n)."""
+    errors = normal(400, 2, seed=1)
+    errors = (errors - errors.mean(axis=0)) / errors.std(axis=0, ddof=1) + [bias, 0.0]
+    found = joint_bias_in_sds(errors, 2)
+    half = norm.ppf(0.975) / 20
+    assert found.value == pytest.approx(bias, rel=1e-3)
+    assert float(found.low) == pytest.approx(bias - half, rel=1e-3)
+    assert float(found.high) == pytest.approx(bias + half, rel=1e-3)
+
+
 def test_weights_that_differ_in_their_last_digit_are_equal():
     """Nothing weighs more than what is common: the shape of their tail is 0, and not unknown."""
     log_weights = np.full((1, 200), -(2.0**-52))

@@ -82,7 +82,7 @@ def joint_bias_in_sds(errors: Floats, parameters: int, coverage_level: float = 0
     Errors are as for `joint_width_factor`.
 
     n |mean|^2 / width^2 is near noncentral chi-square with dim degrees of freedom, whose noncentrality has
-    the interval. NaN are left out.
+    the interval; its root is near normal with sd 1 where it is too large for SciPy. NaN are left out.
     """
     errors = errors[np.isfinite(errors).all(axis=1)]
     n = len(errors)
@@ -92,6 +92,9 @@ def joint_bias_in_sds(errors: Floats, parameters: int, coverage_level: float = 0
     observed = n * float(np.sum(errors.mean(axis=0) ** 2)) / max(width_squared, 1e-300)
     tail = (1.0 - coverage_level) / 2.0
     ends = chndtrinc(observed, parameters, np.array([1.0 - tail, tail]))
+    if observed > parameters:
+        far = (np.sqrt(observed) + ndtri(np.array([tail, 1.0 - tail]))) ** 2
+        ends = np.where(np.isnan(ends), far, ends)
     noncentral = np.array([max(observed - parameters, 0.0), *np.nan_to_num(ends)])
     value, low, high = np.sqrt(np.where(noncentral > 1e-12, noncentral, 0.0) * width_squared / n)
     return Interval(value, low, max(high, value))
