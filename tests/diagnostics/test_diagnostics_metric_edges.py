@@ -91,7 +91,7 @@ def test_a_joint_bias_that_is_smaller_than_chance_makes_it_is_zero():
     assert [float(part) for part in found] == [0.0, 0.0, 0.0]
 
 
-@pytest.mark.parametrize("bias", [3.0, 1e3, 1e4, 1e8, 1e150])
+@pytest.mark.parametrize("bias", [3.0, 1e3, 1e4, 1e6, 1e150])
 def test_the_interval_of_any_large_joint_bias_is_that_of_a_normal_law(bias):
     """The length of the mean of n errors of width 1 in d parameters has a standard error of 1 / sqrt(n)."""
     errors = normal(400, 2, seed=1)
