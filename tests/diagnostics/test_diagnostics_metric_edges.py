@@ -10,7 +10,7 @@ from scipy.stats import norm
 from sbi_models.diagnostics.judging import _prior_draws
 from sbi_models.diagnostics.metrics import lc2st, pools
 from sbi_models.diagnostics.metrics.coverage import joint_ranks
-from sbi_models.diagnostics.metrics.effects import bias_in_sds, joint_bias_in_sds
+from sbi_models.diagnostics.metrics.effects import bias_in_sds, joint_bias_in_sds, width_factor
 from sbi_models.diagnostics.metrics.importance import pareto_smoothed
 from sbi_models.diagnostics.metrics.information import _distances
 from sbi_models.diagnostics.metrics.lc2st import local_c2st
@@ -82,6 +82,16 @@ def test_the_interval_of_a_bias_has_a_level_of_95_percent_by_default():
     half = norm.ppf(0.975) / np.sqrt(50)
     assert found.high - found.value == pytest.approx([half])
     assert found.value - found.low == pytest.approx([half])
+
+
+def test_the_interval_of_a_width_lies_on_both_sides_of_it():
+    """Of n normal errors it is the sd times exp(-+1.96 sqrt(2 / n) / 2), the law of the log of a variance."""
+    z = 1.5 * normal(4_000, 1, seed=1)
+    found = width_factor(z, np.ones_like(z), 3 * np.ones_like(z))
+    half = norm.ppf(0.975) * np.sqrt(2 / 4_000) / 2
+    assert found.value == pytest.approx(z.std(axis=0, ddof=1))
+    assert np.log(found.high / found.value) == pytest.approx([half], rel=0.1)
+    assert np.log(found.value / found.low) == pytest.approx([half], rel=0.1)
 
 
 def test_a_joint_bias_that_is_smaller_than_chance_makes_it_is_zero():
