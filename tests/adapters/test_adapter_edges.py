@@ -1,6 +1,7 @@
-"""Edges of transforms: defaults in files, one component of several at fault, zeros, parts of other shapes."""
+"""Edges of transforms: defaults in files, ends of ranges, one component at fault, parts of other shapes."""
 
 import inspect
+import re
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from transform_cases import normal
 
 from sbi_models.adapters import Adapter
 from sbi_models.adapters.transforms import KINDS, transform_from_json
-from sbi_models.errors import DataError
+from sbi_models.errors import ConfigurationError, DataError
 
 A = Adapter()
 
@@ -44,6 +45,49 @@ def test_a_proportion_of_zero_is_refused():
     rows = torch.tensor([[0.2, 0.3, 0.5], [0.0, 0.4, 0.6]])
     with pytest.raises(DataError, match=r"greater than 0.0 .*got 1 of 2 rows"):
         A.constrain("x", to="simplex").forward({"x": rows})
+
+
+def test_a_subset_of_a_file_without_a_seed_is_that_of_seed_0():
+    """So is the one of `Adapter.subsample`; another seed chooses other elements."""
+    x = {"x": torch.arange(40.0).reshape(1, 40)}
+    of_file = transform_from_json({"kind": "subsample", "config": {"names": ["x"], "size": 8}})
+    first = A.subsample("x", size=8, seed=0).fitted(x).forward(x)["x"]
+    assert torch.equal(A.then(of_file).fitted(x).forward(x)["x"], first)
+    assert torch.equal(A.subsample("x", size=8).fitted(x).forward(x)["x"], first)
+    assert not torch.equal(A.subsample("x", size=8, seed=1).fitted(x).forward(x)["x"], first)
+
+
+def test_a_component_of_zeros_keeps_an_sd_of_one():
+    """Standardizing is the identity there, beside a component that varies."""
+    x = torch.tensor([[0.0, 1.0], [0.0, 3.0]])
+    adapter = A.standardize("x").fitted({"x": x})
+    assert adapter.forward({"x": x})["x"].tolist() == [[0.0, -1.0], [0.0, 1.0]]
+    assert adapter.forward({"x": torch.full((1, 2), 2.0)})["x"].tolist() == [[2.0, 0.0]]
+
+
+def test_counts_go_up_to_the_largest_whole_number_that_float32_holds():
+    """2^24 is a bound, and a value, that is taken; 2^24 + 1, which float32 rounds, is refused."""
+    assert int(torch.tensor(2**24 + 1).float()) != 2**24 + 1
+    largest = torch.tensor([[float(2**24)]])
+    assert torch.equal(A.as_count("x", upper=2**24).forward({"x": largest})["x"], largest)
+    with pytest.raises(ConfigurationError, match="from 1 to 16777216"):
+        A.as_count("x", upper=2**24 + 1)
+
+
+@pytest.mark.parametrize(("number", "shown"), [(5, "0, 1, 2, 3, 4 "), (6, "0, 1, 2, 3, 4, ... ")])
+def test_the_message_of_an_unknown_category_lists_up_to_five(number, shown):
+    """Dots stand for the rest, and only where there is one."""
+    known = {"x": torch.arange(float(number))[:, None]}
+    adapter = A.as_categorical("x").fitted(known)
+    with pytest.raises(DataError, match=re.escape(f"{number} categories {shown}(adapter")):
+        adapter.forward({"x": torch.tensor([[0.5]])})
+
+
+def test_variables_without_a_last_axis_are_not_joined():
+    """One number a row, shape (n,), has no axis to join along, whatever the other variable has."""
+    batch = {"a": torch.zeros(4), "b": torch.zeros(4, 3)}
+    with pytest.raises(DataError, match="differ in their last axis only"):
+        A.concatenate(["a", "b"], into="c").fitted(batch)
 
 
 @pytest.mark.parametrize("component", [0, 1])

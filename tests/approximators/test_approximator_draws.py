@@ -6,6 +6,7 @@ import torch
 from scipy.stats import norm
 from small_approximators import approximator, data
 
+from sbi_models.approximators import continuous
 from sbi_models.approximators.standardizer import Standardizer
 from sbi_models.training.module import TrainingModule
 
@@ -214,6 +215,18 @@ def test_many_draws_go_on_where_fewer_end(made):
         made.sample(num_samples=8192, conditions=conditions, seed=5)["theta"], many[:, :8192]
     )
     assert len(np.unique(many[0, :, 0])) > 9_990
+
+
+def test_progress_is_shown_of_more_draws_than_a_moment_takes(made, monkeypatch):
+    """Up to a number of draws of all data sets together there is no bar; beyond, terminals decide."""
+    shown, bar = [], continuous.progress_bar
+    monkeypatch.setattr(continuous, "_DRAWS_BEFORE_PROGRESS", 12)
+    monkeypatch.setattr(
+        continuous, "progress_bar", lambda *given, show: shown.append(show) or bar(*given, show=show)
+    )
+    for number in (6, 7):
+        made.sample(num_samples=number, conditions=data(2, seed=7), seed=5)
+    assert shown == [False, None]
 
 
 def test_sampling_leaves_the_mode_and_no_gradients(made):

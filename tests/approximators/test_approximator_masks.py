@@ -7,6 +7,7 @@ import torch
 from sbi_models import seeding
 from sbi_models.adapters import Adapter
 from sbi_models.approximators import ContinuousApproximator, load_approximator
+from sbi_models.approximators.summary_inputs import SUMMARY, SummaryInputs
 from sbi_models.errors import ConfigurationError, DataError
 from sbi_models.networks import DeepSet, FlowMatching, FusionNetwork, SummaryNetwork, TimeSeriesNetwork
 from sbi_models.networks.registry import register
@@ -184,3 +185,28 @@ def test_sets_series_and_masks_are_fused(tmp_path):
         assert np.isclose(draws(made, raw | {name: raw[name] + 0.5}), expected).mean() < 0.02
     loaded = load_approximator(made.save(tmp_path / "model"))
     np.testing.assert_array_equal(draws(loaded, raw), expected)
+
+
+def summary_inputs(masks=None):
+    return SummaryInputs(DeepSet(summary_dim=3, widths=(8,), head_widths=(8,)), masks or {})
+
+
+def test_elements_count_whose_mask_is_above_one_half():
+    """One half and less is padding; a mask has one axis of elements unless data of any length say more."""
+    inputs = summary_inputs({SUMMARY: "mask"})
+    assert inputs.axes == {SUMMARY: 1}
+    adapted = {SUMMARY: torch.zeros(2, 3, 1), "mask": torch.tensor([[0.0, 0.5, 1.0], [0.5001, 0.4999, 1.0]])}
+    _, masks = inputs.of(adapted)
+    assert masks[SUMMARY].tolist() == [[False, False, True], [True, False, True]]
+
+
+def test_variables_of_any_length_that_are_joined_have_the_same_lengths():
+    """Their common mask is that of each; other lengths in one data set are refused."""
+    inputs = summary_inputs()
+    inputs.allow_any_length({"a": 1, "b": 1}, {SUMMARY: ["a", "b"]}, DeepSet())
+    there = torch.tensor([[True, True, False], [True, True, True]])
+    adapted = {SUMMARY: torch.zeros(2, 3, 2)}
+    _, masks = inputs.of(adapted, {"a": there, "b": there.clone()})
+    assert torch.equal(masks[SUMMARY], there)
+    with pytest.raises(DataError, match="'a' and 'b' of the same length in each data set"):
+        inputs.of(adapted, {"a": there, "b": torch.ones(2, 3, dtype=torch.bool)})

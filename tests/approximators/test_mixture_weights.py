@@ -155,6 +155,14 @@ def test_learned_weights_are_the_best_ones(seed, shrinkage):
     assert shrunk(learned) > max(-found.fun, *map(shrunk, others)) - 1e-7
 
 
+def test_nothing_speaks_for_equal_weights_unless_it_is_given():
+    """A member that is better in each of three rows has all the weight by default, and less with a
+    shrinkage."""
+    log_densities = np.array([[0.0, -3.0], [1.0, -1.0], [-2.0, -4.0]])
+    assert stacked_weights(log_densities) == pytest.approx([1.0, 0.0], abs=1e-3)
+    assert stacked_weights(log_densities, 1.0)[1] > 0.1
+
+
 def test_infinite_shrinkage_gives_equal_weights():
     """And more of it is nearer to them."""
     log_densities = np.random.default_rng(0).normal(size=(50, 3)) + np.array([1.0, 0.0, 0.0])

@@ -93,6 +93,27 @@ def test_probabilities_of_unbounded_counts_sum_to_one(size):
     assert float(logs.exp().sum()) == pytest.approx(1.0, abs=2e-4)
 
 
+@pytest.mark.parametrize("count", [1, 3, 20, 4_000, 10**6])
+def test_the_probability_of_a_count_is_that_of_its_interval(count):
+    """Of log-normal laws a count k has P(k <= x < k + 1), by SciPy, from sds far wider than its interval to
+    ones a hundred times narrower."""
+    made = network(1, ((0, "count", 2**24),), components=1)
+    made.learn_discrete(torch.tensor([[1.0], [3.0], [8.0]], dtype=torch.float64))
+    laws = made.laws
+    for sd in (1.0, 0.3 / count, 0.01 / count):
+        mean = math.log(count + 0.4)
+        scaled = [torch.zeros(1, 1, 1), torch.zeros(1, 1, 1), torch.full((1, 1, 1), math.log(sd / laws.sd))]
+        rest = torch.full((1, 1), (math.log(count + 0.5) - mean) / float(laws.sd), dtype=torch.float64)
+        found = laws._log_prob_of_counts(
+            torch.tensor([[float(count)]], dtype=torch.float64),
+            tuple(part.double() for part in scaled),
+            rest,
+            torch.zeros(1, dtype=torch.float64),
+        )
+        exact = norm.cdf(math.log(count + 1), mean, sd) - norm.cdf(math.log(count), mean, sd)
+        assert float(found.detach()) == pytest.approx(math.log(exact), abs=1e-4)
+
+
 def test_the_probability_of_an_interval_is_that_of_the_normal_law():
     """Against SciPy in double precision, from intervals of 1e-6 sds to ones of 30, and 40 sds out; both
     branches agree, and gradients are finite."""

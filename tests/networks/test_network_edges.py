@@ -112,5 +112,7 @@ DEFAULTS = {
 @pytest.mark.parametrize("name", DEFAULTS)
 def test_defaults_are_kept(name):
     """Another default is another result for everyone who has not set it: a decision, made here as well."""
-    arguments = inspect.signature(registry.NETWORKS[name].__init__).parameters.values()
+    kind = registry.NETWORKS[name]
+    arguments = inspect.signature(kind.__init__).parameters.values()
     assert {a.name: a.default for a in arguments if a.default is not a.empty} == DEFAULTS[name]
+    assert kind().config == DEFAULTS[name]

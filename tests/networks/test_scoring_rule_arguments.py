@@ -56,6 +56,7 @@ def test_rules_with_arguments_are_cloned_and_described():
     [
         (lambda: ScoringRuleNetwork([]), "one or more scoring_rules"),
         (lambda: ScoringRuleNetwork({"": "mean"}), "with names"),
+        (lambda: ScoringRuleNetwork({"center": "mean", "": "quantile"}), "with names"),
         (
             lambda: ScoringRuleNetwork("meen"),
             r"Unknown ScoringRule 'meen'. Did you mean 'mean'\? Known: categorical, mean, median, mixture",

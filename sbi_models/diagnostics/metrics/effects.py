@@ -10,6 +10,9 @@ from sbi_models.diagnostics.metrics.checks import Floats
 MOST = 600.0
 """Limit of log variance ratios, so that their exponentials are finite."""
 
+NORMAL = 1e9
+"""Noncentral chi-square number from which its root is taken for normal; SciPy fails beyond, or never ends."""
+
 
 class Interval(NamedTuple):
     """Estimate with the ends of its confidence interval; arrays of shape (dim,) or numbers."""
@@ -82,7 +85,7 @@ def joint_bias_in_sds(errors: Floats, parameters: int, coverage_level: float = 0
     Errors are as for `joint_width_factor`.
 
     n |mean|^2 / width^2 is near noncentral chi-square with dim degrees of freedom, whose noncentrality has
-    the interval. NaN are left out.
+    the interval; from `NORMAL` on its root is normal with sd 1. NaN are left out.
     """
     errors = errors[np.isfinite(errors).all(axis=1)]
     n = len(errors)
@@ -91,7 +94,10 @@ def joint_bias_in_sds(errors: Floats, parameters: int, coverage_level: float = 0
     width_squared = float(np.sum(errors.var(axis=0, ddof=1))) / parameters
     observed = n * float(np.sum(errors.mean(axis=0) ** 2)) / max(width_squared, 1e-300)
     tail = (1.0 - coverage_level) / 2.0
-    ends = chndtrinc(observed, parameters, np.array([1.0 - tail, tail]))
+    if observed < NORMAL:
+        ends = chndtrinc(observed, parameters, np.array([1.0 - tail, tail]))
+    else:
+        ends = (np.sqrt(observed) + ndtri(np.array([tail, 1.0 - tail]))) ** 2
     noncentral = np.array([max(observed - parameters, 0.0), *np.nan_to_num(ends)])
     value, low, high = np.sqrt(np.where(noncentral > 1e-12, noncentral, 0.0) * width_squared / n)
     return Interval(value, low, max(high, value))
