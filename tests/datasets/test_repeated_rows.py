@@ -130,3 +130,18 @@ def test_rows_that_two_stores_share_are_counted(tmp_path):
     mixed = {name: np.concatenate([value[150:], first[name][:150]]) for name, value in second.items()}
     keys = [_store(tmp_path / str(k), rows).row_keys() for k, rows in enumerate((first, mixed, _draws(7)))]
     assert [num_shared(keys[0], other) for other in keys[1:]] == [150, 0]
+
+
+def test_long_rows_of_sets_are_recognized_as_those_of_arrays():
+    """Only the first 256 components are compared: rows of 300 in one array, the same in a ragged one, and
+    with another end have the same keys; another 256th component is another row."""
+    values = np.random.default_rng(1).normal(size=(30, 300))
+    ragged = np.empty(30, dtype=object)
+    ragged[:] = [row.copy() for row in values]
+    other_end, other = values.copy(), values.copy()
+    other_end[:, 256:] += 1.0
+    other[:, 255] += 1.0
+    keys = row_keys([{"x": values}])
+    np.testing.assert_array_equal(row_keys([{"x": ragged}]), keys)
+    np.testing.assert_array_equal(row_keys([{"x": other_end}]), keys)
+    assert not np.isin(row_keys([{"x": other}]), keys).any()

@@ -182,6 +182,9 @@ def test_a_package_behind_a_link_is_found(tmp_path: Path, monkeypatch: pytest.Mo
     by_link = module_from_spec(spec)
     spec.loader.exec_module(by_link)
     monkeypatch.setattr(by_link, "user_cache_path", lambda name: tmp_path / name)
+    nothing: dict[str, object] = {}
+    monkeypatch.setattr(import_closure, "_kept", lambda: nothing)
+    monkeypatch.setattr(import_closure, "_save_kept", lambda: None)
     found = by_link.sources_of([errors])
     assert {name: file.resolve() for name, file in found.items()} == package_sources("sbi_models.errors")
 
