@@ -123,8 +123,10 @@ def changed(file: Path, change: Callable[[str], str]) -> Iterator[None]:
     """A file with another text inside of the context."""
     text = file.read_text()
     file.write_text(change(text))
-    yield
-    file.write_text(text)
+    try:
+        yield
+    finally:
+        file.write_text(text)
 
 
 @pytest.mark.parametrize("step", STEPS)
