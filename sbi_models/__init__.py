@@ -20,7 +20,13 @@ if TYPE_CHECKING:
     from sbi_models.adapters import Adapter
     from sbi_models.simulators import Simulator, make_simulator
     from sbi_models.tracking import load
-    from sbi_models.workflows import BasicWorkflow, CompositionalWorkflow, EnsembleWorkflow, History
+    from sbi_models.workflows import (
+        BasicWorkflow,
+        CompositionalWorkflow,
+        EnsembleWorkflow,
+        History,
+        LikelihoodWorkflow,
+    )
 
 __version__ = "0.2.0"
 
@@ -30,6 +36,7 @@ __all__ = [
     "CompositionalWorkflow",
     "EnsembleWorkflow",
     "History",
+    "LikelihoodWorkflow",
     "Simulator",
     "adapters",
     "approximators",
@@ -49,6 +56,7 @@ _HOMES = {
     "CompositionalWorkflow": "workflows",
     "EnsembleWorkflow": "workflows",
     "History": "workflows",
+    "LikelihoodWorkflow": "workflows",
     "Simulator": "simulators",
     "load": "tracking",
     "make_simulator": "simulators",

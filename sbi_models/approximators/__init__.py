@@ -5,6 +5,7 @@ from sbi_models.approximators.certificates.certificate import Certificate
 from sbi_models.approximators.compositional import CompositionalApproximator
 from sbi_models.approximators.continuous import ContinuousApproximator
 from sbi_models.approximators.ensemble import EnsembleApproximator
+from sbi_models.approximators.likelihood import LikelihoodApproximator
 from sbi_models.approximators.loading import load_approximator
 from sbi_models.approximators.scoring_rule import ScoringRuleApproximator
 
@@ -14,6 +15,7 @@ __all__ = [
     "CompositionalApproximator",
     "ContinuousApproximator",
     "EnsembleApproximator",
+    "LikelihoodApproximator",
     "ScoringRuleApproximator",
     "load_approximator",
 ]

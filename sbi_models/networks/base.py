@@ -231,6 +231,16 @@ class InferenceNetwork(Network, ABC):
             "FlowMatching or DiffusionModel for one."
         )
 
+    def log_prob_of_each(self, theta: Tensor, conditions: Tensor) -> Tensor:
+        """Log densities in nats, (n, N), of standardized theta (n, N, theta_dim) given conditions (n, c).
+
+        All N of a row have the conditions of the row.
+        """
+        n, number, _ = theta.shape
+        return self.log_prob(theta.flatten(0, 1), conditions.repeat_interleave(number, dim=0)).reshape(
+            n, number
+        )
+
 
 class SummaryNetwork(Network, ABC):
     """A learned summary statistic.

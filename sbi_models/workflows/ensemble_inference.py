@@ -11,6 +11,7 @@ from sbi_models.approximators.ensemble import MemberWeights
 from sbi_models.arguments import known_arguments, positive_int
 from sbi_models.errors import ConfigurationError, suggest
 from sbi_models.types import Array, FloatArray, Variables, VariablesLike
+from sbi_models.workflows.other_prior import PriorLike
 from sbi_models.workflows.workflow import Workflow
 
 _MEASURES = ("jensen_shannon", "energy")
@@ -56,6 +57,7 @@ class EnsembleInference(Workflow):
         seed: int | None = ...,
         merge_members: Literal[True] = ...,
         member_weights: MemberWeights | None = ...,
+        prior: PriorLike | None = ...,
     ) -> Variables: ...
 
     @overload
@@ -69,6 +71,7 @@ class EnsembleInference(Workflow):
         seed: int | None = ...,
         merge_members: bool,
         member_weights: MemberWeights | None = ...,
+        prior: PriorLike | None = ...,
     ) -> Variables | dict[str, Variables]: ...
 
     def sample(
@@ -81,17 +84,38 @@ class EnsembleInference(Workflow):
         seed: int | None = None,
         merge_members: bool = True,
         member_weights: MemberWeights | None = None,
+        prior: PriorLike | None = None,
     ) -> Variables | dict[str, Variables]:
-        """Draws of the mixture, or of each member; see `EnsembleApproximator.sample`."""
-        return self.approximator.sample(
-            num_samples=num_samples,
-            conditions=conditions,
-            split=split,
-            batch_size=batch_size,
-            seed=seed,
-            merge_members=merge_members,
-            member_weights=member_weights,
-        )
+        """Draws of the mixture, or of each member; see `EnsembleApproximator.sample`.
+
+        `prior` is another prior than that of the simulations, as for `Workflow.sample`; the draws of the
+        mixture are weighted then.
+        """
+        if prior is None:
+            return self.approximator.sample(
+                num_samples=num_samples,
+                conditions=conditions,
+                split=split,
+                batch_size=batch_size,
+                seed=seed,
+                merge_members=merge_members,
+                member_weights=member_weights,
+            )
+        if not merge_members:
+            raise ConfigurationError(
+                "Expected merge_members=True with prior=, got False: the draws of the mixture are weighted."
+            )
+
+        def draw(number: int, seed: int) -> Variables:
+            return self.approximator.sample(
+                num_samples=number,
+                conditions=conditions,
+                batch_size=batch_size,
+                seed=seed,
+                member_weights=member_weights,
+            )
+
+        return self._drawn_under(prior, draw, num_samples=num_samples, split=split, seed=seed)
 
     @overload
     def log_prob(

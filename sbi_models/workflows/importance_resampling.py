@@ -143,7 +143,7 @@ class ImportanceResamplingMixin(ABC):
         drawn: dict[str, list[FloatArray]] = {name: [] for name in proposals}
         reports = []
         for i, row in enumerate(smoothed.log_weights):
-            chosen = _taken_again(row, num_samples, seeding.generator(seed, "resampling", i))
+            chosen = positions_by_weight(row, num_samples, seeding.generator(seed, "resampling", i))
             for name, values in proposals.items():
                 drawn[name].append(values[i, chosen])
             effective = float(shares[i]) * number, float(raw[i]) * number
@@ -156,8 +156,8 @@ class ImportanceResamplingMixin(ABC):
         return {name: np.stack(values) for name, values in drawn.items()}, reports
 
 
-def _taken_again(log_weights: FloatArray, number: int, rng: np.random.Generator) -> Array:
-    """Positions of draws in proportion to their weights, by systematic resampling, in random order."""
+def positions_by_weight(log_weights: FloatArray, number: int, rng: np.random.Generator) -> Array:
+    """Positions of draws in proportion to their log weights, by systematic resampling, in random order."""
     weights = (
         np.exp(log_weights - log_weights.max())
         if np.isfinite(log_weights.max())

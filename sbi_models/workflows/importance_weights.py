@@ -63,17 +63,28 @@ def _torch_prior(names: tuple[str, ...], priors: Mapping[str, Distribution]) -> 
             f"Expected log_prior with log_likelihood, since the prior of {missing[0]!r} is not known as a "
             "torch distribution. Pass log_prior=, a function of the parameters by name."
         )
+    return torch_log_prior({name: priors[name] for name in names})
+
+
+def torch_log_prior(priors: Mapping[str, Distribution]) -> LogDensity:
+    """Log density of independent torch distributions as a function of their parameters by name.
+
+    It takes raw values of shape (S, ...) and gives (S,) in nats, -inf outside of the support.
+    """
 
     def log_prior(**inferred: Array) -> FloatArray:
         total = np.zeros(len(next(iter(inferred.values()))))
         for name, values in inferred.items():
-            support: Any = priors[name].support
-            inside = support.check(torch.as_tensor(values)).numpy()
-            safe = torch.as_tensor(
-                np.where(inside if inside.shape == values.shape else inside[:, None], values, values[:1])
-            )
-            density = priors[name].log_prob(safe).numpy().reshape(len(values), -1).sum(axis=1)
-            total += np.where(inside.reshape(len(values), -1).all(axis=1), density, -np.inf)
+            one = priors[name]
+            shape = one.batch_shape + one.event_shape
+            given = torch.as_tensor(values).reshape(len(values), *shape)
+            support: Any = one.support
+            inside = support.check(given).reshape(len(values), -1).all(dim=1)
+            density = np.full(len(values), -np.inf)
+            if bool(inside.any()):
+                known = one.log_prob(given[inside]).reshape(int(inside.sum()), -1).sum(dim=1)
+                density[inside.numpy()] = known.numpy()
+            total += density
         return total
 
     return log_prior

@@ -1,14 +1,16 @@
 """The body shared by all workflows: training, sampling, diagnosing and certifying one approximator."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
 from torch.distributions import Distribution
 
+from sbi_models import seeding
 from sbi_models.approximators import Approximator
-from sbi_models.arguments import known_arguments
+from sbi_models.approximators.rows import by_component
+from sbi_models.arguments import known_arguments, positive_int
 from sbi_models.datasets import Augmentations, LoadFunction, PerFile, Sharing, SimulationStore
 from sbi_models.simulators import Simulator, make_simulator
 from sbi_models.training.fit_plan import FitPlan
@@ -19,6 +21,7 @@ from sbi_models.workflows.certification import CertificationMixin
 from sbi_models.workflows.diagnostics import DiagnosticsMixin
 from sbi_models.workflows.fitting import FitMixin
 from sbi_models.workflows.importance_resampling import ImportanceResamplingMixin
+from sbi_models.workflows.other_prior import PriorLike, PriorRatio, PriorReport, draw_under
 
 
 @known_arguments
@@ -42,6 +45,8 @@ class Workflow(FitMixin, DiagnosticsMixin, CertificationMixin, ImportanceResampl
         self.simulator = None if simulator is None else make_simulator(simulator)
         self.settings, self.seed, self.threads = settings, settings.seed, settings.threads
         self.history: History | None = None
+        self.prior_reports: list[PriorReport] = []
+        """Reports on the data sets of the last call of `sample` with a prior."""
         self._fits, self._best_loss = 0, math.inf
 
     # ---- training -----------------------------------------------------------
@@ -198,11 +203,51 @@ class Workflow(FitMixin, DiagnosticsMixin, CertificationMixin, ImportanceResampl
         split: bool = False,
         batch_size: int | None = None,
         seed: int | None = None,
+        prior: PriorLike | None = None,
     ) -> Variables:
-        """Posterior draws; see `ContinuousApproximator.sample`."""
-        return self.approximator.sample(
-            num_samples=num_samples, conditions=conditions, split=split, batch_size=batch_size, seed=seed
+        """Posterior draws; see `ContinuousApproximator.sample`.
+
+        Args:
+            prior: another prior than that of the simulations: a torch distribution of the parameter, or a
+                dict of them by parameter. Ten times as many draws are weighted by the ratio of both priors,
+                and taken again in proportion; `prior_reports` says what they are worth, and a TrustWarning
+                where that is too little.
+            num_samples, conditions, split, batch_size, seed: arguments as for the approximator.
+
+        Raises:
+            ConfigurationError: for a prior that reaches beyond that of the simulations, or if the density of
+                that is not known.
+        """
+        if prior is None:
+            return self.approximator.sample(
+                num_samples=num_samples, conditions=conditions, split=split, batch_size=batch_size, seed=seed
+            )
+
+        def draw(number: int, seed: int) -> Variables:
+            return self.approximator.sample(
+                num_samples=number, conditions=conditions, batch_size=batch_size, seed=seed
+            )
+
+        return self._drawn_under(prior, draw, num_samples=num_samples, split=split, seed=seed)
+
+    def _drawn_under(
+        self,
+        prior: PriorLike,
+        draw: Callable[[int, int], Variables],
+        *,
+        num_samples: int,
+        split: bool,
+        seed: int | None,
+    ) -> Variables:
+        known = {} if self.simulator is None else self.simulator.priors
+        shapes = {name: self.approximator.shapes[name] for name in self.approximator.inference_names}
+        draws, self.prior_reports = draw_under(
+            PriorRatio(prior, {**known, **self.priors}, shapes),
+            draw,
+            positive_int(num_samples, "num_samples"),
+            seeding.resolve(seed),
         )
+        return by_component(draws) if split else draws
 
     def log_prob(self, data: VariablesLike, *, batch_size: int | None = None) -> Array:
         """Posterior log densities in nats; see `ContinuousApproximator.log_prob`."""

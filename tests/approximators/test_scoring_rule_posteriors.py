@@ -21,6 +21,7 @@ from sbi_models.simulators.benchmarks import GaussianLinear
     ],
     ids=["log", "constrain"],
 )
+# Seconds: a training to the accuracy of the claim.
 def test_estimates_are_those_of_the_raw_posterior(adapter):
     """Through log and constrain, in any order of variables, mean, median and quantiles of sigma and mu are
     the exact ones, within 0.06 sd.

@@ -61,6 +61,7 @@ def all_p_values(verdict):
     return [check.adjusted for row in rows for check in row.checks if check.name != "information"]
 
 
+# Seconds: 540 verdicts, since a rate of a few per cent is counted.
 def test_no_law_is_accused_more_often_than_said():
     """15 laws in 1, 2 and 20 parameters, 20 to 40 data sets of 10 to 25 draws: at a promise of 10 % no law is
     accused in more of 36 verdicts than a fair count allows (99.99 %), nor are all 540 (99.9 %), of which 5 %

@@ -100,6 +100,7 @@ def _notes(store: Store, name: str, version: int) -> tuple[dict[str, str], str]:
     return found.tags, found.description
 
 
+# Seconds: the models that tests of this file share are trained.
 def test_the_first_calibrated_version_is_the_champion(store: Store, judge: Judge) -> None:
     """With nothing to compare with, the verdict decides; judged again, it stays champion, and its page stays
     as it was."""

@@ -133,6 +133,7 @@ def test_a_right_champion_is_left_alone(watched) -> None:
     } <= set(found["files"])
 
 
+# Seconds: three looks with diagnostics and figures each.
 def test_every_look_has_simulations_of_its_own(watched) -> None:
     """The same turn again has the same numbers, and the next turn others; the observations are the same."""
     first, again, second = (

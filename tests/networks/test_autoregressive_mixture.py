@@ -168,3 +168,26 @@ def test_bad_arguments(arguments):
     """Errors say what was expected."""
     with pytest.raises(ConfigurationError, match="Expected"):
         AutoregressiveMixture(**arguments)
+
+
+@pytest.mark.parametrize("discrete", [(), ((0, "categorical", 3),), ((0, "count", 50),)])
+@pytest.mark.parametrize("theta_dim", [1, 2])
+@pytest.mark.parametrize("trunk_width", [0, 16])
+def test_values_that_share_conditions_have_the_densities_that_they_have_alone(
+    discrete, theta_dim, trunk_width
+):
+    """Densities of 5 values for each of 4 conditions, and their gradients, are those of 20 pairs."""
+    made = AutoregressiveMixture(components=4, trunk_width=trunk_width, head_width=8, order="given")
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        made.build(theta_dim, 2, discrete)
+        for parameter in made.parameters():
+            parameter.data += 0.15 * torch.randn(parameter.shape)
+    made = made.to(torch.float64)
+    theta = torch.randint(0, 3, (4, 5, theta_dim), generator=rng(2)).to(torch.float64)
+    conditions = torch.randn(4, 2, generator=rng(3), dtype=torch.float64).requires_grad_()
+    together = made.log_prob_of_each(theta, conditions)
+    alone = made.log_prob(theta.flatten(0, 1), conditions.repeat_interleave(5, dim=0)).reshape(4, 5)
+    assert torch.allclose(together, alone, atol=1e-12)
+    slopes = [torch.autograd.grad(part.sum(), conditions)[0] for part in (together, alone)]
+    assert torch.allclose(*slopes, atol=1e-10)

@@ -265,6 +265,7 @@ SCRIPT = textwrap.dedent(
 
 @pytest.mark.nightly_cases("interrupted alone", "killed")
 @pytest.mark.parametrize("how", ["Ctrl-C", "interrupted alone", "killed"])
+# Seconds: the script and its workers import the package.
 def test_a_script_that_is_stopped_leaves_nothing_behind(how, tmp_path):
     """Functions and classes of a script's __main__ work; a signal ends main process and workers at once,
     though rows take a minute."""

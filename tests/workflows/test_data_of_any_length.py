@@ -56,6 +56,7 @@ def test_the_number_of_elements_reaches_the_networks():
     assert abs(once - often) > 1e-3
 
 
+# Seconds: the training that tests of this file share.
 def test_a_data_set_has_the_answer_that_it_has_alone():
     """Draws, densities and certificates of data sets of three lengths in one call are those one by one."""
     x, mu = sets(3, 11, 7), np.array([[0.1], [0.2], [0.3]])

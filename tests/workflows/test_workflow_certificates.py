@@ -193,6 +193,7 @@ def test_weights_tell_how_exact_the_draws_are(trained):
     )
 
 
+# Seconds: the training that tests of this file share.
 def test_benchmarks_know_their_likelihood(normal):
     """The joint density that the simulator of the normal model knows gives weights without a word, and
     differs from its exact posterior by a constant."""

@@ -23,6 +23,7 @@ from sbi_models.diagnostics.metrics.categories import (
 )
 from sbi_models.diagnostics.metrics.classifiers import Classifier
 from sbi_models.diagnostics.metrics.contraction import posterior_contraction, z_scores
+from sbi_models.diagnostics.metrics.convergence import effective_draws, rank_normalized_r_hat
 from sbi_models.diagnostics.metrics.coverage import Coverage, joint_coverage, joint_ranks, marginal_coverage
 from sbi_models.diagnostics.metrics.disagreement import energy_disagreement, jensen_shannon_divergence
 from sbi_models.diagnostics.metrics.energy_score import energy_score
@@ -62,6 +63,7 @@ __all__ = [
     "category_tests",
     "central_interval",
     "confusion_matrix",
+    "effective_draws",
     "effective_sample_share",
     "energy_disagreement",
     "energy_score",
@@ -84,6 +86,7 @@ __all__ = [
     "predictive_check",
     "random_ranks",
     "rank_histogram",
+    "rank_normalized_r_hat",
     "reliability",
     "simultaneous_band",
     "tarp",

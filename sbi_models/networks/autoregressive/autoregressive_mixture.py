@@ -190,7 +190,16 @@ class AutoregressiveMixture(InferenceNetwork):
         """Log density in nats of standardized theta (n, theta_dim), shape (n,), exact."""
         return self._log_prob(theta, conditions, None)
 
-    def _log_prob(self, theta: Tensor, conditions: Tensor, dropout: Tensor | None) -> Tensor:
+    def log_prob_of_each(self, theta: Tensor, conditions: Tensor) -> Tensor:
+        """Log densities (n, N) of theta (n, N, theta_dim), with what depends on the conditions computed once.
+
+        With one component that is everything but the mixture of normals.
+        """
+        n, number, _ = theta.shape
+        return self._log_prob(theta.flatten(0, 1), conditions, None, number).reshape(n, number)
+
+    def _log_prob(self, theta: Tensor, conditions: Tensor, dropout: Tensor | None, times: int = 1) -> Tensor:
+        """Log density of theta (n * times, theta_dim), of which `times` in a row share conditions (n, c)."""
         n, d, width = len(theta), self.theta_dim, self.head_width
         kept_trunk = kept_heads = None
         if dropout is not None:
@@ -202,7 +211,7 @@ class AutoregressiveMixture(InferenceNetwork):
         theta, laws = theta[:, self.order], self.laws
         values = theta if laws is None else laws.numbers(theta)
         located = (
-            conditions @ self.linear[:, : self.condition_dim].T
+            _repeated(conditions @ self.linear[:, : self.condition_dim].T, times)
             + values @ (self.earlier * self.linear[:, self.condition_dim :]).T
         )
         classes = laws.indicators(theta) if laws is not None and laws.has_classes else None
@@ -211,22 +220,36 @@ class AutoregressiveMixture(InferenceNetwork):
         rest = (values - located - self.shift) * (-self.log_scale).exp()
         if laws is not None:
             rest = torch.where(laws.is_class, 0.0, rest)
-        context = self._context(conditions, kept_trunk)
-        weight = (self.earlier[..., None] * self.earlier_weight).transpose(0, 1).reshape(d, d * width)
-        inputs = context @ self.context_weight + rest @ weight
-        if laws is not None and classes is not None:
-            inputs = inputs + laws.hidden_parts(classes)
-        h = inputs.reshape(n, d, width).transpose(0, 1) + self.head_bias[:, None]
-        hidden = nn.functional.silu(self.heads(h, kept_heads))
-        raw = self.out(hidden)
-        log_weights, means, log_sds = mixture = self._mixture(raw)
+        inputs = self._context(conditions, kept_trunk) @ self.context_weight
+        if times > 1 and d == 1:  # the head reads the conditions alone
+            hidden = self._hidden(inputs, None)
+            parts = self._mixture(self.out(hidden))
+            hidden = hidden if laws is None else _repeated(hidden, times, dim=1)
+        else:
+            weight = (self.earlier[..., None] * self.earlier_weight).transpose(0, 1).reshape(d, d * width)
+            inputs = _repeated(inputs, times) + rest @ weight
+            if laws is not None and classes is not None:
+                inputs = inputs + laws.hidden_parts(classes)
+            hidden, times = self._hidden(inputs, kept_heads), 1
+            parts = self._mixture(self.out(hidden))
+        log_weights, means, log_sds = (_repeated(part, times, dim=1) for part in parts)
         log_terms = log_weights - log_sds - 0.5 * ((rest.T[..., None] - means) * (-log_sds).exp()).square()
         each: Tensor = log_terms.logsumexp(dim=-1) - 0.5 * math.log(2 * math.pi) - self.log_scale[:, None]
         if laws is not None:
             return laws.log_prob(
-                theta, hidden, mixture=mixture, rest=rest, log_scale=self.log_scale, continuous=each
+                theta,
+                hidden,
+                mixture=(log_weights, means, log_sds),
+                rest=rest,
+                log_scale=self.log_scale,
+                continuous=each,
             )
         return each.sum(dim=0)
+
+    def _hidden(self, inputs: Tensor, dropout: Tensor | None) -> Tensor:
+        """Hidden units (d, n, width) of the heads, from their inputs (n, d * width)."""
+        h = inputs.reshape(len(inputs), self.theta_dim, self.head_width).transpose(0, 1)
+        return nn.functional.silu(self.heads(h + self.head_bias[:, None], dropout))
 
     def _context(self, conditions: Tensor, dropout: Tensor | None = None) -> Tensor:
         """Input of the heads: conditions (n, condition_dim) and the trunk's output."""
@@ -282,3 +305,8 @@ class AutoregressiveMixture(InferenceNetwork):
                 rest[..., i] = (theta[..., i] - located[..., i] - linear) / scales[i]
         drawn = theta if laws is None else laws.values(theta)
         return drawn[..., self.order.argsort()]
+
+
+def _repeated(rows: Tensor, times: int, dim: int = 0) -> Tensor:
+    """Every row so many times, along an axis."""
+    return rows if times == 1 else rows.repeat_interleave(times, dim=dim)

@@ -1,0 +1,124 @@
+"""Posterior draws by many Markov chains: tempered from the prior, run until independent groups agree."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sbi_models import seeding
+from sbi_models.diagnostics import effective_draws, rank_normalized_r_hat
+from sbi_models.types import Array, FloatArray
+from sbi_models.workflows.likelihood.kernels import Chains, Streams
+from sbi_models.workflows.likelihood.target import Target
+from sbi_models.workflows.likelihood.tempering import temper
+
+_GROUPS, _CHAINS = 4, 32
+"""Independent groups of chains of a data set, and chains of each."""
+
+_WARM_UP, _FEWEST_KEPT = 8, 24
+"""Moves of a warm-up, and least number of draws of a chain that are kept."""
+
+_RATE = 1.0
+"""Rate at which step sizes are adapted in the first move of a warm-up, later ones in proportion to 1 / k."""
+
+_ROUNDS = ((1, 1), (2, 4), (4, 4), (4, 8))
+"""Hamiltonian moves between two draws that are kept, and jumps after each move, of each round of draws."""
+_R_HAT, _EFFECTIVE = 1.01, 400
+"""Agreement of groups, and effective draws, at which a data set is finished."""
+
+
+@dataclass
+class ChainDraws:
+    """Draws of many chains, and how good they are.
+
+    Attributes:
+        draws: (n, num_samples, d), unbounded space.
+        r_hat: largest rank-normalized R-hat of the coordinates, between independent groups, (n,).
+        effective: smallest effective number of draws, for place and spread, of the coordinates, (n,).
+        acceptance: mean acceptance of the Hamiltonian moves (n,).
+        divergent: share of divergent trajectories (n,).
+        cut: share of trajectories that ended where the density is zero (n,).
+        unmoved: share of chains that never left their place (n,).
+        log_evidence: log p(x) in nats (n,).
+        arrived: whether the posterior was reached (n,).
+    """
+
+    draws: Tensor
+    r_hat: FloatArray
+    effective: FloatArray
+    acceptance: FloatArray
+    divergent: FloatArray
+    cut: FloatArray
+    unmoved: FloatArray
+    log_evidence: FloatArray
+    arrived: Array
+
+
+def draw_by_chains(target: Target, numbers: Tensor, num_samples: int, seed: int) -> ChainDraws:
+    """Draw from the target of the data sets with some numbers (n,), each from a random stream of its own."""
+    n, c = len(numbers), _GROUPS * _CHAINS
+    starts = [target.start(c, seeding.derive(seed, "start", int(number))) for number in numbers]
+    streams = Streams(seed, numbers.tolist())
+    tempered = temper(Chains(target, numbers, torch.stack(starts), _GROUPS), streams)
+    chains = tempered.chains
+    kept = max(_FEWEST_KEPT, -(-num_samples // c))
+    result = ChainDraws(
+        draws=torch.zeros(n, num_samples, target.width, dtype=torch.float64),
+        r_hat=np.full(n, np.inf),
+        effective=np.zeros(n),
+        acceptance=np.zeros(n),
+        divergent=np.zeros(n),
+        cut=np.zeros(n),
+        unmoved=np.ones(n),
+        log_evidence=(tempered.log_evidence.logsumexp(dim=1) - math.log(_GROUPS)).numpy(),
+        arrived=tempered.arrived.numpy(),
+    )
+    active = torch.arange(n)
+    for moves, jumps in _ROUNDS:
+        part = chains.rows(active)
+        drawn = _round(part, streams, active, kept, moves=moves, jumps=jumps)
+        chains.put(active, part)
+        _record(result, part, drawn, rows=active, chance=streams.uniform((kept * c,), active))
+        unfinished = (result.r_hat > _R_HAT) | (result.effective < _EFFECTIVE)
+        active = torch.as_tensor(np.flatnonzero(unfinished & result.arrived))
+        if not len(active):
+            break
+    return result
+
+
+def _round(part: Chains, streams: Streams, rows: Tensor, kept: int, *, moves: int, jumps: int) -> Tensor:
+    """Draws (n, kept, c, d) after a warm-up."""
+    part.learn_metric()
+    for number in range(_WARM_UP):
+        part.move(streams, rows, rate=_RATE / (1 + number))
+        part.jump(streams, rows)
+    part.reset_counts()
+    drawn = []
+    for _ in range(kept):
+        for _ in range(moves):
+            part.move(streams, rows)
+            for _ in range(jumps):
+                part.jump(streams, rows)
+        drawn.append(part.z.clone())
+    return torch.stack(drawn, dim=1)
+
+
+def _record(result: ChainDraws, part: Chains, drawn: Tensor, *, rows: Tensor, chance: Tensor) -> None:
+    """Take over the draws (n, kept, c, d) of a round, which ones by uniform numbers (n, kept * c)."""
+    n, kept, c, d = drawn.shape
+    grouped = drawn.reshape(n, kept, _GROUPS, c // _GROUPS, d).permute(0, 4, 2, 1, 3)
+    by_chain = drawn.permute(0, 3, 2, 1).numpy()
+    index = rows.numpy()
+    result.r_hat[index] = rank_normalized_r_hat(grouped.reshape(n, d, _GROUPS, -1).numpy()).max(axis=1)
+    folded = np.abs(by_chain - np.median(by_chain, axis=(-2, -1), keepdims=True))
+    effective = np.minimum(effective_draws(by_chain), effective_draws(folded)).min(axis=1)
+    result.effective[index] = np.minimum(effective, kept * c)
+    result.acceptance[index] = (part.accepted / part.tried).numpy()
+    result.divergent[index] = (part.divergent / part.tried).numpy()
+    result.cut[index] = (part.cut / part.tried).numpy()
+    result.unmoved[index] = (by_chain == by_chain[..., :1]).all(axis=(1, 3)).mean(axis=1)
+    chosen = chance.argsort(dim=1)[:, : result.draws.shape[1]]
+    flat = drawn.reshape(n, kept * c, d)
+    result.draws[rows] = flat.gather(1, chosen[..., None].expand(-1, -1, d))

@@ -1,0 +1,401 @@
+"""Workflow of neural likelihood estimation (NLE): a learned likelihood, and posteriors for any prior."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, Unpack
+
+import numpy as np
+from torch import Tensor
+from torch.distributions import Distribution
+
+from sbi_models import seeding
+from sbi_models.adapters import Adapter
+from sbi_models.approximators import Approximator, EnsembleApproximator, LikelihoodApproximator
+from sbi_models.approximators.element_likelihood import (
+    ElementLikelihood,
+    element_log_likelihood,
+    likelihood_function,
+    likelihood_members,
+)
+from sbi_models.approximators.rows import by_component
+from sbi_models.approximators.validation import as_variables, check_strays
+from sbi_models.arguments import known_arguments, positive_int
+from sbi_models.datasets import Augmentations
+from sbi_models.errors import ConfigurationError, suggest
+from sbi_models.simulators import Simulator
+from sbi_models.training.history import History, OnEpochEnd
+from sbi_models.training.settings import TrainingOptions, TrainingSettings
+from sbi_models.types import FloatArray, Variables, VariablesLike
+from sbi_models.workflows.auto import schedules
+from sbi_models.workflows.construction import InferenceNetworkLike, Names, Recipe, roles_of
+from sbi_models.workflows.likelihood.automatic import chosen_adapter
+from sbi_models.workflows.likelihood.construction import (
+    COMPONENTS,
+    agreeing,
+    check_names,
+    continuous_priors,
+    for_conditions,
+    network_of,
+    networks_of,
+    offline_networks,
+    split_off,
+)
+from sbi_models.workflows.likelihood.posterior import LikelihoodPosterior, Method
+from sbi_models.workflows.likelihood.prior import resolved_prior, support_bounds
+from sbi_models.workflows.likelihood.report import PosteriorReport
+from sbi_models.workflows.other_prior import PriorLike
+from sbi_models.workflows.workflow import Workflow
+
+AUTO = "auto"
+"""Name, in place of a network, that leaves transforms, networks and training to the workflow."""
+
+_AUTO: TrainingOptions = {"initial_learning_rate": 2e-3, "ema": 0.999}
+_LEAST_WEIGHT = 0.02
+"""Weight of a member of the automatic mixture below which it is left out."""
+
+
+@known_arguments
+class LikelihoodWorkflow(Workflow):
+    """Neural likelihood estimation: learns p(observables | parameters), and draws posteriors for any prior.
+
+    Roles are swapped: observables are what has a density, parameters are conditions. What is learned from
+    single elements is right for any number of them, whose log densities are added.
+
+    Args:
+        simulator: source of training data. Where its prior is torch distributions, posteriors have that prior
+            by default.
+        parameters: raw names of the parameters, (n, width) each.
+        observables: raw names of the data, of which one element or all is learned, (n, width) each.
+        conditions: raw names of what is known beside each element, such as a stimulus or an exposure.
+        iid: what data are. None: one vector of observables. "elements": any number of elements that are
+            independent given the parameters, of which a simulation is one. "sets": the same, where a
+            simulation is a set of elements, (n, N, width).
+        network: inference network with a density: instance, class or name. Or a loaded
+            `LikelihoodApproximator`, or an ensemble of them, whose roles are its own. "auto": transforms of
+            observables and parameters are chosen by the simulations, categories and counts get probabilities,
+            and `fit_offline` chooses a training and weights a normal and a mixture network by held-out
+            simulations.
+        ensemble_size: number of networks with initial weights of their own, whose densities are averaged;
+            None is one, or what "auto" chooses.
+        adapter: adapter from raw variables to roles; the default one keeps to the supports of torch priors.
+        prior: torch distribution of the parameter in the simulations, or a dict of them, where the simulator
+            has functions in their place.
+        standardize: roles to standardize, or "all", or None.
+        info: JSON that travels with the saved approximator.
+        training: optimizer, learning rate, checkpoints, seed, and further settings of `TrainingSettings`.
+
+    Attributes:
+        reports: reports on the data sets of the last call of `sample`.
+
+    Raises:
+        ConfigurationError: for arguments that are misspelt or do not fit together, and discrete parameters.
+
+    >>> import numpy as np, torch, sbi_models as bf
+    >>> def observe(rate, rng):
+    ...     return {"x": rng.exponential(1 / rate)}
+    >>> simulator = bf.make_simulator([{"rate": torch.distributions.Gamma(4.0, 2.0)}, observe])
+    >>> workflow = bf.LikelihoodWorkflow(
+    ...     simulator,
+    ...     parameters="rate",
+    ...     observables="x",
+    ...     iid="elements",
+    ...     network=bf.networks.AutoregressiveMixture(2, trunk_width=8, head_width=8),
+    ...     seed=1,
+    ... )
+    >>> history = workflow.fit_offline(workflow.simulate(256, seed=1), epochs=2)
+    >>> trials = np.ones((1, 5, 1))  # one data set of five elements
+    >>> workflow.log_likelihood({"rate": np.ones((1, 1)), "x": trials}).shape
+    (1,)
+    >>> draws = workflow.sample(num_samples=10, conditions={"x": trials}, seed=2)
+    >>> draws["rate"].shape
+    (1, 10, 1)
+    """
+
+    def __init__(
+        self,
+        simulator: Simulator | None = None,
+        *,
+        parameters: Names | None = None,
+        observables: Names | None = None,
+        conditions: Names | None = None,
+        iid: Literal["elements", "sets"] | None = None,
+        network: InferenceNetworkLike | Approximator = AUTO,
+        ensemble_size: int | None = None,
+        adapter: Adapter | None = None,
+        prior: Distribution | Mapping[str, Distribution] | None = None,
+        standardize: Names | None = "all",
+        info: dict[str, Any] | None = None,
+        **training: Unpack[TrainingOptions],
+    ) -> None:
+        self._automatic = isinstance(network, str) and network == AUTO
+        settings = TrainingSettings(**({**_AUTO, **training} if self._automatic else training))
+        self.reports: list[PosteriorReport] = []
+        self._explicit = frozenset(training)
+        if isinstance(network, Approximator):
+            approximator: Approximator = network
+            first = likelihood_members(network)[0][1]
+            names = agreeing(first, parameters, observables, conditions, iid)
+            self.priors = continuous_priors(prior, simulator, names)
+            super().__init__(approximator=approximator, simulator=simulator, settings=settings)
+            return
+        roles = roles_of(observables, parameters, None)
+        names, elements = (
+            roles["inference_conditions"],
+            roles_of(conditions, None, None)["inference_variables"],
+        )
+        check_names(names, roles["inference_variables"], iid)
+        self.priors = continuous_priors(prior, simulator, names)
+        bounds = {name: support_bounds(name, one) for name, one in self.priors.items() if name in names}
+        self._info = {
+            **(info or {}),
+            "likelihood": {
+                "iid": iid,
+                "element_conditions": elements,
+                "support": {name: [list(ends) for ends in both] for name, both in bounds.items() if both},
+            },
+        }
+        self._roles = {**roles, "inference_conditions": [*names, *elements]}
+        self._standardize = standardize
+        self._adapter = adapter
+        size = 1 if ensemble_size is None else positive_int(ensemble_size, "ensemble_size")
+        self._fixed_size = ensemble_size is not None
+        networks = networks_of(network_of(COMPONENTS) if self._automatic else network, size)
+        super().__init__(
+            approximator=self._assembled(networks, adapter), simulator=simulator, settings=settings
+        )
+
+    # ---- construction -------------------------------------------------------
+
+    def _assembled(
+        self, networks: Mapping[str, InferenceNetworkLike], adapter: Adapter | None
+    ) -> Approximator:
+        """An approximator with these networks, or an ensemble of several."""
+        recipe = Recipe(
+            self._roles,
+            None,
+            adapter=adapter,
+            summary_mask=None,
+            missing=None,
+            prior=None,
+            standardize=self._standardize,
+        )
+        members = {
+            name: recipe.approximator(network, None, self._info, LikelihoodApproximator)
+            for name, network in networks.items()
+        }
+        for member in members.values():
+            if not member.has_density:
+                raise ConfigurationError(
+                    f"Expected a network with a density, got {type(member.inference_network).__name__}. Use "
+                    "AutoregressiveMixture, CouplingFlow, FlowMatching or DiffusionModel."
+                )
+        return next(iter(members.values())) if len(members) == 1 else EnsembleApproximator(members)
+
+    def _checked(self, data: VariablesLike, what: str) -> Variables:
+        names = self.approximator.inference_names + self.approximator.condition_names
+        variables = as_variables(data, names, what=what, may_miss=self.approximator.inference_names)
+        likelihood_members(self.approximator)[0][1].elements(variables, what)
+        check_strays({**data, **variables}, names, what)
+        return variables
+
+    def _build(self, data: Variables) -> None:
+        if self._automatic and not self.approximator.is_built and self._adapter is None:
+            first = likelihood_members(self.approximator)[0][1]
+            adapter = chosen_adapter(
+                first.elements(data, "data")[0],
+                parameters=first.parameter_names,
+                observables=first.inference_names,
+                priors=self.priors,
+            )
+            columns = sum(np.shape(data[name])[-1] for name in first.condition_names)
+            networks = {
+                name: for_conditions(member.inference_network, columns)
+                for name, member in self.approximator.members.items()
+            }
+            self.approximator = self._assembled(networks, adapter if adapter.transforms else None)
+        super()._build(data)
+
+    # ---- training -----------------------------------------------------------
+
+    def fit_offline(
+        self,
+        data: VariablesLike,
+        epochs: int | None = None,
+        batch_size: int | None = None,
+        *,
+        validation_data: VariablesLike | int | None = None,
+        augmentations: Augmentations | None = None,
+        on_epoch_end: OnEpochEnd | None = None,
+    ) -> History:
+        """Train on simulations in memory.
+
+        Args:
+            epochs: passes over the data; None is 100, or with network="auto" chosen by their number.
+            batch_size: elements in one step; None is 32, or with "auto" chosen.
+            validation_data: held-out simulations or their number, as for `Workflow.fit_offline`. With "auto",
+                None holds out a tenth of the data.
+            data, augmentations, on_epoch_end: arguments as for `Workflow.fit_offline`.
+        """
+        if not self._automatic:
+            return super().fit_offline(
+                data,
+                100 if epochs is None else epochs,
+                32 if batch_size is None else batch_size,
+                validation_data=validation_data,
+                augmentations=augmentations,
+                on_epoch_end=on_epoch_end,
+            )
+        variables = self._checked(data, "training data")
+        held_out = self._validation_variables(validation_data)
+        if held_out is None:
+            variables, held_out = split_off(variables, seeding.derive(self.seed, "held out"))
+        first = likelihood_members(self.approximator)[0][1]
+        number = int(first.elements(variables, "training data")[1].sum())
+        schedule = schedules.for_simulations(number)
+        chosen = schedule.epochs(number) if epochs is None else positive_int(epochs, "epochs")
+        if not self.approximator.is_built and not self._fixed_size:
+            self.approximator = self._assembled(offline_networks(schedule.dropout), self._adapter)
+        usual = self.settings
+        self.settings = replace(
+            usual,
+            ema=usual.ema if "ema" in self._explicit else schedule.ema,
+            early_stopping=usual.early_stopping
+            if "early_stopping" in self._explicit
+            else schedule.patience(chosen),
+        )
+        try:
+            super().fit_offline(
+                variables,
+                chosen,
+                min(schedule.batch_size, len(next(iter(variables.values()))))
+                if batch_size is None
+                else batch_size,
+                validation_data=held_out,
+                augmentations=augmentations,
+                on_epoch_end=on_epoch_end,
+            )
+        finally:
+            self.settings = usual
+        self._weigh(held_out)
+        return self._trained_history
+
+    def _weigh(self, held_out: Variables) -> None:
+        """Weight the members by held-out simulations, and leave out those without use."""
+        if not isinstance(self.approximator, EnsembleApproximator):
+            return
+        first = likelihood_members(self.approximator)[0][1]
+        weights = self.approximator.stack(first.elements(held_out, "held-out simulations")[0])
+        self.approximator.weights = {
+            name: weight if weight >= _LEAST_WEIGHT else 0.0 for name, weight in weights.items()
+        }
+        if self.settings.checkpoint_filepath is not None:
+            name = f"{self.settings.checkpoint_name}.safetensors"
+            self.approximator.save(Path(self.settings.checkpoint_filepath) / name)
+
+    # ---- likelihood ---------------------------------------------------------
+
+    def log_likelihood(self, data: VariablesLike, *, batch_size: int | None = None) -> FloatArray:
+        """Log likelihood of data sets at parameters, in nats, raw space, (n_datasets,).
+
+        The sum over the elements of each data set, in float64; -inf for parameters outside of the support.
+
+        Args:
+            data: parameters (n_datasets, width) and observables, raw space. With `iid`, observables are
+                (n_datasets, N, width) for any N, or a list of n_datasets arrays (N_i, width); conditions of
+                elements likewise, or (n_datasets, width) for what all elements of a data set share.
+            batch_size: data sets at once; memory is bounded without it, too.
+        """
+        return element_log_likelihood(self.approximator, data, batch_size=batch_size)
+
+    def log_likelihood_fn(self, x: VariablesLike) -> Callable[[Tensor], Tensor]:
+        """Log likelihood of one data set as a function of parameters, for gradients and other samplers.
+
+        Args:
+            x: observables of one data set, and conditions of elements, as for `log_likelihood` with a leading
+                axis of 1.
+
+        Returns:
+            A function of a tensor (n, d), raw space, the parameters side by side in the order of
+            `parameters`, that gives (n,) in nats, float64, differentiable; -inf outside of the support.
+        """
+        return likelihood_function(ElementLikelihood(self.approximator, x))
+
+    # ---- posterior ----------------------------------------------------------
+
+    def sample(
+        self,
+        *,
+        num_samples: int,
+        conditions: VariablesLike,
+        split: bool = False,
+        batch_size: int | None = None,
+        seed: int | None = None,
+        prior: PriorLike | None = None,
+        method: Method = "auto",
+        proposal: Workflow | None = None,
+    ) -> Variables:
+        """Posterior draws of every data set; `reports` has figures, and a TrustWarning tells of doubts.
+
+        Args:
+            num_samples: draws for each data set.
+            conditions: observables, and conditions of elements, as for `log_likelihood`.
+            split: return each component of a parameter of width d as a variable of its own.
+            batch_size: data sets that are drawn side by side; None is 64. Each has its own random numbers.
+            seed: seed of the draws.
+            prior: torch distribution of the parameter, or a dict of them by parameter; the prior of the
+                simulations where there is none.
+            method: "importance" weights draws of the proposal by prior times likelihood, Pareto-smoothed.
+                "mcmc" runs many chains by gradients, tempered from the prior. "auto" does the first where
+                there is a proposal, and the second for data sets whose weights have too heavy a tail.
+            proposal: trained workflow of the same parameters, whose draws are weighted.
+
+        Returns:
+            Name to array of shape (num_datasets, num_samples, width), raw space.
+
+        Raises:
+            ConfigurationError: if no density of the prior is known, or it is discrete.
+            DataError: for data that do not fit, or that have no likelihood at any parameters.
+        """
+        posterior = self._posterior(conditions, prior)
+        draws, self.reports = posterior.sample(
+            positive_int(num_samples, "num_samples"),
+            method=method,
+            proposal=proposal,
+            conditions=conditions,
+            at_once=None if batch_size is None else positive_int(batch_size, "batch_size"),
+            seed=seeding.resolve(seed),
+        )
+        return by_component(draws) if split else draws
+
+    def map(
+        self,
+        conditions: VariablesLike,
+        *,
+        prior: PriorLike | None = None,
+        space: Literal["raw", "unbounded"] = "raw",
+        seed: int | None = None,
+    ) -> Variables:
+        """Parameters of the highest posterior density (MAP), name to (n_datasets, width).
+
+        The density depends on the space: that of raw parameters, or of what the supports of the prior are
+        mapped to, which is all real numbers; there it cannot lie on a bound. Found by BFGS from the best of
+        many prior draws.
+
+        Args:
+            conditions: data as for `sample`.
+            prior: prior as for `sample`.
+            space: space of the density that is maximized; results are in raw space anyway.
+            seed: seed of the draws.
+        """
+        if space not in ("raw", "unbounded"):
+            raise ConfigurationError(f"Unknown space {space!r}. {suggest(str(space), ('raw', 'unbounded'))}")
+        posterior = self._posterior(conditions, prior)
+        return posterior.maximum(is_raw=space == "raw", seed=seeding.resolve(seed))
+
+    def _posterior(self, conditions: VariablesLike, prior: PriorLike | None) -> LikelihoodPosterior:
+        first = likelihood_members(self.approximator)[0][1]
+        first._check_built()
+        widths = {name: first.shapes[name][0] for name in first.parameter_names}
+        chosen = resolved_prior(prior, self.priors, first.parameter_names, widths)
+        return LikelihoodPosterior(chosen, ElementLikelihood(self.approximator, conditions))
