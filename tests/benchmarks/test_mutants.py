@@ -149,7 +149,8 @@ def once():
     return 7
 """
 TESTS = """
-import subprocess, sys
+import subprocess, sys, time
+from pathlib import Path
 import pytest
 from sbi_models.module import double, often, once
 
@@ -170,6 +171,12 @@ def test_elsewhere():
 
 def test_often():
     assert often(2) == 0
+
+def test_slow():
+    started = time.process_time()
+    while time.process_time() - started < 0.6:
+        once()
+    Path("ended").touch()
 """
 SCRIPT = """
 import json, sys
@@ -180,8 +187,8 @@ project, output = map(Path, sys.argv[1:])
 results = {}
 with m.copied(project) as root:
     file = root / "sbi_models" / "module.py"
-    failed = m.in_fork(root, lambda: m.observe(["tests"], root, output, 5), 60)
-    results["observed"] = [failed.word, json.loads(output.read_text())]
+    failed = m.in_fork(root, lambda: m.observe(["tests"], root, output, 0.5), 60)
+    results["observed"] = [failed.word, json.loads(output.read_text()), (root / "ended").exists()]
     for name, old, new, tests in json.loads(sys.stdin.read()):
         original = file.read_text()
         file.write_text(original.replace(old, new))
@@ -194,7 +201,8 @@ print(json.dumps(results))
 
 def test_edits_are_seen_by_tests_and_by_the_processes_that_they_start(tmp_path):
     """A failure has the name of its test, here and in a process that a test starts; an endless loop is ended;
-    lines that a shared fixture or a cached function executes count for all tests that use it."""
+    lines that a shared fixture or a cached function executes count for all tests that use it; a slow test is
+    not asked, but comes to its end."""
     project = tmp_path / "project"
     files = {"sbi_models/__init__.py": "", "sbi_models/module.py": MODULE, "tests/test_it.py": TESTS}
     files["pytest.ini"] = "[pytest]\naddopts = --strict-markers\n"
@@ -219,8 +227,10 @@ def test_edits_are_seen_by_tests_and_by_the_processes_that_they_start(tmp_path):
     )
     assert ended.returncode == 0, ended.stderr
     results = json.loads(ended.stdout)
-    word, observed = results.pop("observed")
+    word, observed, ended_slowly = results.pop("observed")
     assert word == "passed"
+    assert ended_slowly
+    assert not [name for name in observed if "slow" in name]
     lines = {
         name.split("::")[1]: test["lines"].get("sbi_models/module.py") for name, test in observed.items()
     }

@@ -223,3 +223,20 @@ def test_no_folder_no_file_and_unknown_formats_are_named(tmp_path):
     (tmp_path / "a.txt").write_text("1 2 3")
     with pytest.raises(DataError, match=r"\.pkl, \.npz or \.safetensors.*load_fn"):
         SimulationFiles.find(tmp_path, "*.txt", NAMES)
+
+
+@pytest.mark.parametrize("in_memory", [1, 32_768])
+def test_members_get_their_own_rows_and_all_of_them(tmp_path, monkeypatch, in_memory):
+    """In an epoch each member has every row of its window once, counted through files of different sizes, and
+    no other row."""
+    monkeypatch.setattr(disk_module, "_ROWS_IN_MEMORY", in_memory)
+    many(tmp_path, [5, 1, 8, 3])
+    windows = [np.arange(0, 11), np.arange(6, 17), np.array([0, 5, 6, 13, 14, 16])]
+    batches = DiskBatches(SimulationFiles.find(tmp_path, "*.pkl", NAMES), 2, seed=1, windows=windows)
+    for epoch in range(2):
+        batches.set_epoch(epoch)
+        got = [[], [], []]
+        for chunk in batches:
+            for member, part in enumerate(chunk):
+                got[member] += [] if part is None else part["theta"][:, 0].astype(int).tolist()
+        assert [sorted(seen) for seen in got] == [window.tolist() for window in windows]

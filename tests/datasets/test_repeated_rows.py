@@ -130,3 +130,31 @@ def test_rows_that_two_stores_share_are_counted(tmp_path):
     mixed = {name: np.concatenate([value[150:], first[name][:150]]) for name, value in second.items()}
     keys = [_store(tmp_path / str(k), rows).row_keys() for k, rows in enumerate((first, mixed, _draws(7)))]
     assert [num_shared(keys[0], other) for other in keys[1:]] == [150, 0]
+
+
+def test_long_rows_of_sets_are_recognized_as_those_of_arrays():
+    """Only the first 256 components are compared: rows of 300 in one array, the same in a ragged one, and
+    with another end have the same keys; another 256th component is another row."""
+    values = np.random.default_rng(1).normal(size=(30, 300))
+    ragged = np.empty(30, dtype=object)
+    ragged[:] = [row.copy() for row in values]
+    other_end, other = values.copy(), values.copy()
+    other_end[:, 256:] += 1.0
+    other[:, 255] += 1.0
+    keys = row_keys([{"x": values}])
+    np.testing.assert_array_equal(row_keys([{"x": ragged}]), keys)
+    np.testing.assert_array_equal(row_keys([{"x": other_end}]), keys)
+    assert not np.isin(row_keys([{"x": other}]), keys).any()
+
+
+def test_only_compared_components_say_whether_rows_are_continuous():
+    """Where the first 256 components are all zero, equal rows are no surprise, whatever follows, in an array
+    and in a ragged one alike."""
+    values = np.zeros((30, 300))
+    values[:, 256:] = np.random.default_rng(1).normal(size=(30, 44))
+    ragged = np.empty(30, dtype=object)
+    ragged[:] = list(values)
+    assert not is_continuous({"x": values})
+    assert not is_continuous({"x": ragged})
+    values[:, 255] = values[:, 256]
+    assert is_continuous({"x": values})

@@ -5,11 +5,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
 
 import sbi_models
+from sbi_models import errors
 from sbi_models.pipeline import cache, import_closure
 from sbi_models.pipeline.cache import code_fingerprint, content_key
 from sbi_models.pipeline.import_closure import package_sources, read_source
@@ -121,8 +123,10 @@ def changed(file: Path, change: Callable[[str], str]) -> Iterator[None]:
     """A file with another text inside of the context."""
     text = file.read_text()
     file.write_text(change(text))
-    yield
-    file.write_text(text)
+    try:
+        yield
+    finally:
+        file.write_text(text)
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -154,3 +158,56 @@ def test_versions_of_torch_and_numpy_are_in_every_key(monkeypatch: pytest.Monkey
         keys.append(content_key("train", _module("train"), 1))
     assert keys[0] == keys[3]
     assert len(set(keys)) == 3
+
+
+def test_calls_of_import_module_are_followed_by_the_absolute_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`import_module("a.b")` names a module from the top, and `from . import c` one beside the file."""
+    nothing: dict[str, object] = {}
+    monkeypatch.setattr(import_closure, "_kept", lambda: nothing)
+    monkeypatch.setattr(import_closure, "_unsaved", [])
+    file = tmp_path / "own.py"
+    file.write_text("from importlib import import_module\nfrom . import c\nimport_module('a.b')\n")
+    imports = set(read_source(file).imports)
+    assert {("a.b", 0), ("importlib", 0), ("c", 1)} <= imports
+    assert ("a.b", 1) not in imports
+
+
+def test_a_package_behind_a_link_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the package is imported by a symbolic link, its code counts as that of the package, too."""
+    (tmp_path / "link").symlink_to(Path(sbi_models.__file__).resolve().parent)
+    monkeypatch.setattr(sbi_models, "__file__", str(tmp_path / "link" / "__init__.py"))
+    spec = spec_from_file_location("closures_by_a_link", import_closure.__file__)
+    assert spec is not None
+    assert spec.loader is not None
+    by_link = module_from_spec(spec)
+    spec.loader.exec_module(by_link)
+    monkeypatch.setattr(by_link, "user_cache_path", lambda name: tmp_path / name)
+    nothing: dict[str, object] = {}
+    monkeypatch.setattr(import_closure, "_kept", lambda: nothing)
+    monkeypatch.setattr(import_closure, "_save_kept", lambda: None)
+    found = by_link.sources_of([errors])
+    assert {name: file.resolve() for name, file in found.items()} == package_sources("sbi_models.errors")
+
+
+def test_what_was_read_is_kept_for_later_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A later process takes what files of the package say from the folder of caches, and parses none."""
+    monkeypatch.setattr(import_closure, "user_cache_path", lambda name: tmp_path / name)
+    first = second = None
+    with monkeypatch.context() as patch:
+        patch.setattr(import_closure, "_unsaved", [])
+        for kept in (import_closure._kept, import_closure._read, code_fingerprint):
+            kept.cache_clear()
+        first = {name: read_source(file) for name, file in package_sources("sbi_models.errors").items()}
+        assert list(tmp_path.rglob("sources-*.json"))
+        for kept in (import_closure._kept, import_closure._read):
+            kept.cache_clear()
+        patch.setattr(import_closure.ast, "parse", lambda text: pytest.fail("parsed again"))
+        second = {name: read_source(file) for name, file in package_sources("sbi_models.errors").items()}
+    for kept in (import_closure._kept, import_closure._read):
+        kept.cache_clear()
+    assert len(first) == 2
+    assert {name: (s.meaning, set(s.imports), s.homes) for name, s in first.items()} == {
+        name: (s.meaning, set(s.imports), s.homes) for name, s in second.items()
+    }

@@ -152,3 +152,29 @@ def test_former_names_warn(old, new):
     """The names of version 0.1 are the classes of today, with a warning that has the new name."""
     with pytest.warns(FutureWarning, match=new.__name__):
         assert getattr(simulators, old) is new
+
+
+def test_a_hundred_draws_are_enough():
+    """100 draws within the bounds make a proposal, 99 do not; one on a bound, and one that is not finite, do
+    not count."""
+    lower, upper = np.array([0.0]), np.array([1.0])
+    draws = np.linspace(0.1, 0.9, 100)[:, None]
+    beyond = np.array([[0.0], [1.0], [np.nan]])
+    made = NormalProposal.around({"a": np.concatenate([draws, beyond])}, lower, upper, 3.0)
+    assert made.mean == pytest.approx(np.log(draws / (1 - draws)).mean())
+    with pytest.raises(DataError, match="got 99"):
+        NormalProposal.around({"a": np.concatenate([draws[1:], beyond])}, lower, upper, 3.0)
+
+
+def test_between_two_bounds_the_proposal_is_where_the_draws_are():
+    """The median of the proposal, and of its interval, are the inverse of the logit of the draws' mean
+    logit, near the lower bound as the draws are."""
+    share = np.random.default_rng(2).beta(2, 30, size=2_000)
+    made = NormalProposal.around({"a": 1 + 4 * share[:, None]}, np.array([1.0]), np.array([5.0]), 2.0)
+    middle = np.log(share / (1 - share)).mean()
+    expected = 1 + 4 / (1 + np.exp(-middle))
+    drawn = made(20_000, np.random.default_rng(3))["a"]
+    assert np.mean(drawn < expected) == pytest.approx(0.5, abs=4 * 0.5 / np.sqrt(20_000))
+    low, high = made.central_intervals()[0]
+    assert 1 < low < expected < high < 5
+    assert np.mean((low < drawn) & (drawn < high)) == pytest.approx(0.95, abs=0.007)

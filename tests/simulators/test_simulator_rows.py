@@ -278,3 +278,21 @@ def test_a_default_is_used_where_no_function_returns_the_argument():
 def test_a_simulator_is_its_own_simulator():
     """make_simulator of a simulator returns it as it is."""
     assert make_simulator(SIMULATORS["rng"]) is SIMULATORS["rng"]
+
+
+def test_a_context_of_batched_functions_is_that_of_every_row_of_its_block():
+    """An output of meta_fn, a number, a vector or a matrix, is in all rows of a block, along a first axis."""
+    shapes = {"number": (), "vector": (3,), "matrix": (2, 4)}
+    simulator = make_simulator(
+        batched_prior,
+        is_batched=True,
+        block_size=5,
+        meta_fn=lambda rng: {name: rng.normal(size=shape) for name, shape in shapes.items()},
+    )
+    drawn = simulator.sample(10, seed=1)
+    for name, shape in shapes.items():
+        assert drawn[name].shape == (10, *(shape or (1,)))
+        np.testing.assert_array_equal(
+            drawn[name][1:5], np.broadcast_to(drawn[name][:1], drawn[name][1:5].shape)
+        )
+        assert not np.array_equal(drawn[name][0], drawn[name][5])

@@ -1,5 +1,6 @@
 """Worker processes: the same draws to the bit, clear errors, and nothing left behind."""
 
+import inspect
 import os
 import signal
 import subprocess
@@ -7,6 +8,7 @@ import sys
 import textwrap
 import threading
 import time
+import warnings
 from functools import partial
 
 import numpy as np
@@ -15,7 +17,7 @@ import pytest
 
 from sbi_models.errors import ConfigurationError, SimulationError
 from sbi_models.ragged import same_bits
-from sbi_models.simulators import FailurePolicy, make_simulator, simulator
+from sbi_models.simulators import FailurePolicy, make_simulator, pool, simulator
 from sbi_models.simulators.table import Table
 
 
@@ -291,3 +293,46 @@ def test_a_script_that_is_stopped_leaves_nothing_behind(how, tmp_path):
     assert how == "killed" or errors.rstrip().endswith("KeyboardInterrupt")
     _, alive = psutil.wait_procs(workers, timeout=10)
     assert alive == []
+
+
+def test_a_worker_ends_with_the_process_that_started_it_unless_it_is_told_not_to(monkeypatch):
+    """The first table that a worker loads makes it watch its parent, a later one not again."""
+    watched = []
+    monkeypatch.setattr(pool, "follow", watched.append)
+    table = make_simulator(prior)._table(0, 0, 3)
+    for options, expected in (({}, [os.getppid()]), ({"follows": False}, [])):
+        monkeypatch.setattr(pool, "_loaded", ("", None))
+        watched.clear()
+        for token in ("a", "a", "b"):
+            assert pool.loaded(token, lambda: pool.pickled_table(table), **options).seed == 0
+        assert watched == expected
+
+
+def test_blocks_that_nobody_asks_for_any_more_are_cut_short(monkeypatch):
+    """A caller that stops early closes the work of the processes, and hears no warning of it."""
+    made = []
+
+    def parallel(**options):
+        def work(calls):
+            function, arguments, _ = next(calls)
+            try:
+                yield function(*arguments)
+                yield from ()
+            finally:
+                warnings.warn("work is cut short", stacklevel=1)
+
+        def start(calls):
+            made.append(work(calls))
+            return made[-1]
+
+        return start
+
+    monkeypatch.setattr(pool.joblib, "Parallel", parallel)
+    monkeypatch.setattr(pool, "_loaded", ("kept", None))
+    blocks = pool.in_processes(make_simulator(prior)._table(0, 0, 3), 2, twice=False)
+    next(blocks)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        blocks.close()
+    assert inspect.getgeneratorstate(made[0]) == inspect.GEN_CLOSED
+    assert not told

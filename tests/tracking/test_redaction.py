@@ -203,3 +203,56 @@ def test_secrets_are_not_written(
         if path.is_file():
             assert PASSWORD.encode() not in path.read_bytes(), path
             assert KEY.encode() not in path.read_bytes(), path
+
+
+def test_a_value_is_masked_inside_of_a_longer_text_that_is_shown_as_code(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where a value stands among other words, JSON and Python write it without quotes around it."""
+    value = 'p%"\x07ß\\1'
+    monkeypatch.setenv("DB_PASSWORD", value)
+    assert redacted(repr(f"at {value} in")) == repr("at *** in")
+    assert redacted(json.dumps(f"at {value} in")) == json.dumps("at *** in")
+
+
+def test_of_values_inside_of_each_other_the_longest_is_masked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of twelve secrets, each the beginning of the next one, nothing is left of any."""
+    values = [f"k%9{'-x%' * k}-" for k in range(1, 13)]
+    for k in (5, 11, 2, 8, 0, 9, 3, 6, 1, 10, 7, 4):
+        monkeypatch.setenv(f"NUMBER_{k}_SECRET", values[k])
+    for value in values:
+        assert redacted(f"the {value}.") == "the ***."
+
+
+@pytest.mark.parametrize("secret", ["k%9-of-a", "hunter"])
+def test_a_folder_that_is_called_like_a_secret_stays_readable(
+    secret: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A whole folder or file of a path is left, whatever follows the path; the word elsewhere is masked, also
+    before a path."""
+    monkeypatch.setenv("ANOTHER_TOKEN", secret)
+    (tmp_path / secret).mkdir()
+    for text in (f"{tmp_path}/{secret}", f"in {tmp_path}/{secret} and so on", f"'{tmp_path}/{secret}/x.txt'"):
+        assert redacted(text) == text
+    assert redacted(f"the {secret} /usr/lib") == "the *** /usr/lib"
+    assert redacted(f"the {secret} a/b") == "the *** a/b"
+
+
+def test_a_secret_that_only_looks_like_a_path_is_masked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A value with a slash of its own, a part of a folder's name, and a folder that does not exist here are
+    masked."""
+    secret = "k%9-of-a"
+    monkeypatch.setenv("ANOTHER_TOKEN", secret)
+    for name in (f"a{secret}", f"{secret}b"):
+        (tmp_path / name).mkdir()
+    assert redacted(f"{tmp_path}/a{secret}/x") == f"{tmp_path}/a***/x"
+    assert redacted(f"{tmp_path}/a{secret}") == f"{tmp_path}/a***"
+    (tmp_path / secret).mkdir()
+    assert redacted(f"{tmp_path}/{secret}b") == f"{tmp_path}/***b"
+    assert redacted(f"{tmp_path}/there/{secret}/x") == f"{tmp_path}/there/***/x"
+    (tmp_path / "a%1").mkdir()
+    (tmp_path / "a%1" / "b").mkdir()
+    monkeypatch.setenv("ANOTHER_TOKEN", "a%1/b")
+    assert redacted(f"{tmp_path}/a%1/b") == f"{tmp_path}/***"

@@ -7,6 +7,7 @@ import torch
 
 from sbi_models.adapters import Adapter
 from sbi_models.workflows.auto.transforms import (
+    _generalized_pareto,
     adapter_of,
     data_scales,
     in_words,
@@ -188,3 +189,30 @@ def test_the_adapter_and_the_words():
         "y": "scale identity",
         "z": "scale sqrt",
     }
+
+
+def test_few_draws_over_powers_of_ten_have_no_bounds():
+    """Nine hundred log-uniform draws over six powers of ten say too little, too; five thousand say both
+    ends."""
+    draws = 10.0 ** rng().uniform(-3, 3, size=(5_000, 1))
+    assert parameter_bounds(draws[:900]) == ([None], [None])
+    (low,), (high,) = parameter_bounds(draws)
+    assert low == pytest.approx(1e-3, rel=0.1)
+    assert high == pytest.approx(1e3, rel=0.1)
+
+
+def test_shares_that_fill_little_of_the_unit_interval_have_no_upper_bound():
+    """Draws around 0.6 with an sd of 0.01 say nothing of 1; those of Beta(2, 2) do."""
+    assert parameter_bounds(rng().normal(0.6, 0.01, size=(5_000, 1)))[1] == [None]
+    assert parameter_bounds(rng().beta(2, 2, size=(5_000, 1))) == ([0.0], [1.0])
+
+
+@pytest.mark.parametrize("power", [1, 2, 4])
+def test_the_tail_of_a_density_that_vanishes_at_its_end(power):
+    """Where the distribution function is the k-th power of the distance to an end at 3, the shape is -1 / k,
+    within 4 standard errors, and the end is found within 15 % of the fitted distances."""
+    column = 3.0 + rng().uniform(size=N) ** (1 / power)
+    shape, end = _generalized_pareto(column)
+    assert shape == pytest.approx(-1 / power, abs=4 * 1.3 / np.sqrt(0.05 * N))
+    reach = 0.05 ** (1 / power)
+    assert end == pytest.approx(3.0, abs=0.15 * reach)

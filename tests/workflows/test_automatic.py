@@ -1,6 +1,8 @@
 """`inference_network="auto"`: against an exact posterior, and that it says and keeps what it has chosen.
 Trainings are made short here."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from linear_gaussian import SIMULATOR, exact_log_prob
@@ -10,7 +12,7 @@ from sbi_models import BasicWorkflow, make_simulator
 from sbi_models.adapters import Adapter
 from sbi_models.errors import ConfigurationError
 from sbi_models.training.checkpoints import Checkpoint
-from sbi_models.workflows.auto import schedules
+from sbi_models.workflows.auto import neural_likelihood, schedules
 from sbi_models.workflows.auto import selection as automatic
 
 ROLES = {"inference_variables": ["theta"], "inference_conditions": ["x"]}
@@ -210,3 +212,58 @@ def test_a_training_that_was_killed_again_and_again_ends_with_the_same_bits(hast
         again.sample(num_samples=50, conditions=x, seed=3)["theta"],
         whole.sample(num_samples=50, conditions=x, seed=3)["theta"],
     )
+
+
+def test_each_simulation_is_trained_on_or_held_out():
+    """The two parts have every simulation once, variables of a row together, and the second as many as are
+    said."""
+    number = np.arange(57.0)
+    parts = automatic._split({"a": number[:, None], "b": -number}, seed=4)
+    assert len(parts[1]["b"]) == schedules.num_held_out(57)
+    together = np.concatenate([part["a"][:, 0] for part in parts])
+    assert sorted(together) == number.tolist()
+    assert (np.concatenate([part["b"] for part in parts]) == -together).all()
+    assert together.tolist() != number.tolist()
+
+
+def test_bounds_are_those_of_the_prior_where_simulations_are_few(monkeypatch):
+    """Ten simulations say nothing about ends; the prior, which can be drawn from, does. Simulations without
+    a prior, and an adapter of the user's own, have none."""
+    monkeypatch.setattr(automatic, "_PRIOR_DRAWS", 5_000)
+
+    def uniform(batch_shape, rng):
+        return {"theta": rng.uniform(-3.0, 3.0, size=(*batch_shape, 1))}
+
+    prior = make_simulator(uniform, is_batched=True)
+    data = prior.sample(10, seed=1) | {"x": np.random.default_rng(2).normal(size=(10, 3, 1))}
+    workflow = SimpleNamespace(seed=1, priors={})
+
+    def bounds(prior, adapter=None):
+        choice = SimpleNamespace(given={"adapter": adapter, "missing": None})
+        found = automatic.Automatic._transforms(choice, workflow, data, prior, ["theta"], ["x"], discrete=[])
+        return found[0]
+
+    assert bounds(prior) == {"theta": ([-3.0], [3.0])}
+    assert bounds(None) == {"theta": ([None], [None])}
+    assert bounds(prior, Adapter()) == {}
+
+
+def test_parameters_are_bounded_for_the_likelihood_where_data_are_linear_in_them():
+    """Data that are linear in log(theta) are so in bounded parameters, others that are linear in theta are
+    not; without bounds there is nothing to choose."""
+    rng = np.random.default_rng(3)
+    theta = np.exp(rng.normal(size=(400, 1)))
+    bounded, noise = Adapter().constrain("theta", lower=0.0), rng.normal(0.0, 0.1, size=(400, 1))
+    for x, adapter, expected in (
+        (np.log(theta) + noise, bounded, True),
+        (theta + noise, bounded, False),
+        (np.log(theta) + noise, Adapter(), False),
+    ):
+        found = neural_likelihood._better_bounded({"theta": theta, "x": x}, ["theta"], ["x"], adapter, {})
+        assert bool(found) == expected
+
+
+def test_the_number_of_likelihood_networks_is_as_documented():
+    """Three networks below 3 000 simulations, two below 30 000, and one above, as docs/quality.md says."""
+    numbers = {500: 3, 2_999: 3, 3_000: 2, 29_999: 2, 30_000: 1, 10**6: 1}
+    assert {number: schedules.num_likelihood_networks(number) for number in numbers} == numbers

@@ -1,15 +1,18 @@
 """Importance-resampled draws against an exact posterior, from approximators that are wrong."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from linear_gaussian import NOISE, SD, SIMULATOR, exact_mean, log_likelihood, log_prior, workflow
 
 from sbi_models import BasicWorkflow
 from sbi_models.approximators import Certificate
-from sbi_models.errors import ConfigurationError, TrustWarning
+from sbi_models.errors import ConfigurationError, DataError, TrustWarning
 from sbi_models.networks import AutoregressiveMixture, ConsistencyModel
 from sbi_models.simulators.benchmarks import GaussianLinear
 from sbi_models.workflows.importance_resampling import _report
+from sbi_models.workflows.importance_weights import log_joint_of, weighted_draws
 
 X = np.array([[0.3, -0.8], [1.2, 0.4]])
 
@@ -131,3 +134,53 @@ def test_without_likelihood_or_density_there_is_an_error(wrong):
         no_density.importance_sample(
             num_samples=10, conditions={"x": X}, log_likelihood=log_likelihood, log_prior=log_prior, seed=1
         )
+
+
+def fake(**changed):
+    """What importance weights need of an approximator: three draws of theta, and their log density."""
+    settings = {
+        "has_draws": True,
+        "members": {},
+        "inference_names": ("theta",),
+        "condition_names": ("x",),
+        "shapes": {"theta": (2,)},
+        "sample": lambda **given: {"theta": np.arange(6.0).reshape(1, 3, 2)},
+        "log_prob": lambda variables, batch_size: np.array([0.5, -1.0, 2.0]),
+    }
+    return SimpleNamespace(**settings | changed)
+
+
+def test_a_likelihood_of_the_simulator_is_taken_if_it_fits_and_there_is_a_density():
+    """It is a function of the variables that the approximator has; without a density of all members it is of
+    no use."""
+
+    def joint(theta, x):
+        return theta
+
+    def of_others(theta, z):
+        return z
+
+    def found(function, approximator):
+        return log_joint_of(approximator, SimpleNamespace(log_joint=function), {}, None, None)
+
+    dense, flat = SimpleNamespace(has_density=True), SimpleNamespace(has_density=False)
+    assert found(joint, fake(members={"a": dense})) is joint
+    assert found(joint, fake(members={"a": dense, "b": flat})) is None
+    assert found(joint, fake(has_draws=False)) is None
+    assert found(of_others, fake(members={"a": dense})) is None
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_one_log_density_that_is_no_number_is_an_error(wrong):
+    """NaN or inf for one draw of three is refused; -inf is a weight of zero."""
+    observed = {"x": np.zeros((1, 2))}
+
+    def weights(values):
+        return weighted_draws(fake(), observed, lambda theta: values, num_samples=3, batch_size=None, seed=0)[
+            1
+        ]
+
+    known = np.array([1.0, 2.0, -np.inf])
+    np.testing.assert_allclose(weights(known), [[0.5, 3.0, -np.inf]])
+    with pytest.raises(DataError, match="without NaN or inf"):
+        weights(np.array([1.0, wrong, 2.0]))
