@@ -290,7 +290,10 @@ def _kept() -> dict[str, Any]:
 
 
 def _save_kept() -> None:
-    """Keep what this process has read of the package for later ones; failing to is no error."""
+    """Keep what this process has read of the package for later ones; failing to is no error.
+
+    Records of files that are gone, as those of a checkout that was removed, are left out.
+    """
     new = {key: _kept()[key] for key in _unsaved if key.startswith(str(_ROOT))}
     _unsaved.clear()
     if not new:
@@ -299,6 +302,7 @@ def _save_kept() -> None:
         file = _kept_file()
         file.parent.mkdir(parents=True, exist_ok=True)
         paths = {key.rsplit(" ", 2)[0] for key in new}
+        paths |= {path for path in {key.rsplit(" ", 2)[0] for key in _kept()} if not os.path.exists(path)}
         old = {key: record for key, record in _kept().items() if key.rsplit(" ", 2)[0] not in paths}
         part = file.with_name(f"{file.name}.{os.getpid()}")
         part.write_text(json.dumps(old | new), encoding="utf-8")

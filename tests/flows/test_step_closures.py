@@ -1,5 +1,6 @@
 """The code in the key of a step is all that its module reaches, and nothing else."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -211,3 +212,17 @@ def test_what_was_read_is_kept_for_later_processes(tmp_path: Path, monkeypatch: 
     assert {name: (s.meaning, set(s.imports), s.homes) for name, s in first.items()} == {
         name: (s.meaning, set(s.imports), s.homes) for name, s in second.items()
     }
+
+
+def test_records_of_files_that_are_gone_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of a checkout that was removed leave the file of caches when a new one is added; others stay."""
+    there = tmp_path / "there.py"
+    there.touch()
+    old = {f"{file} 1 2": ["meaning", [], {}] for file in (there, tmp_path / "gone.py")}
+    new = f"{import_closure._ROOT / 'errors.py'} 3 4"
+    monkeypatch.setattr(import_closure, "user_cache_path", lambda name: tmp_path / name)
+    monkeypatch.setattr(import_closure, "_unsaved", [new])
+    monkeypatch.setattr(import_closure, "_kept", lambda: {**old, new: ["meaning", [], {}]})
+    import_closure._save_kept()
+    (kept,) = tmp_path.rglob("sources-*.json")
+    assert set(json.loads(kept.read_text())) == {f"{there} 1 2", new}
