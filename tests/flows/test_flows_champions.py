@@ -171,6 +171,14 @@ def test_a_history_of_small_steps_down_and_a_way_back(line: Line) -> None:
     assert (by_hand.before, by_hand.why) == (2, "promoted by hand: it is smaller")
 
 
+def test_a_champion_is_measured_by_the_oldest_of_those_that_it_is_equal_to(line: Line) -> None:
+    """Versions 2 and 3 are equal within the margin: both have version 1 for their measure."""
+    for nats in (0.0, 0.01, 0.01):
+        assert line.challenge(costing(nats))["promoted"]
+    tags = [line.store.client.get_model_version(line.name, str(number)).tags for number in (1, 2, 3)]
+    assert [tag.get(REFERENCE) for tag in tags] == [None, "1", "1"]
+
+
 def test_what_is_not_known_is_refused_with_the_number_that_would_tell(line: Line) -> None:
     """200 simulations do not tell 0.04 nats: without more of them the challenger is refused as "not known",
     and told what would tell."""

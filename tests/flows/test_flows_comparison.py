@@ -125,6 +125,16 @@ def test_the_word_follows_from_the_limits_and_the_margin(mean: float, spread: fl
     assert "on 1000 test simulations; the margin is 0.02" in found.in_words("models:/a/1")
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "word"),
+    [(0.0, 1.0, "equal or better"), (1e-9, 1.0, "better"), (-1.0, 0.0, "not known"), (-1.0, -1e-9, "worse")],
+)
+def test_a_limit_of_zero_shows_no_sign(low: float, high: float, word: str) -> None:
+    """Better is a mean whose limits are both above zero, worse one whose limits are both below."""
+    made = Comparison("log density", (low + high) / 2, low, high, 0.02, 0.01, 100, 1.0)
+    assert made.word == word
+
+
 def test_as_many_as_it_takes_do_tell() -> None:
     """With as many simulations as are wanted by the spread of a hundred, seven of eight models that are equal
     are called so, and none of those that are worse by two margins passes."""

@@ -46,6 +46,21 @@ def test_the_density_integrates_to_one(order, arguments):
     assert float(total) == pytest.approx(1.0, abs=2e-3)
 
 
+@pytest.mark.parametrize("components", [1, 2, 12])
+def test_it_starts_as_a_law_of_mean_zero_and_variance_one(components):
+    """By quadrature, whatever the conditions; and the law is nearly normal."""
+    made = AutoregressiveMixture(components, trunk_width=4, head_width=4)
+    made.build(1, 2)
+    made.double()
+    points = torch.linspace(-8, 8, 4001, dtype=torch.float64)[:, None]
+    with torch.no_grad():
+        density = made.log_prob(points, torch.full((4001, 2), 0.7, dtype=torch.float64)).exp() * 16 / 4000
+    moments = [float(density @ points[:, 0] ** k) for k in (0, 1, 2)]
+    assert moments == pytest.approx([1.0, 0.0, 1.0], abs=2e-4)
+    normal = torch.distributions.Normal(0.0, 1.0).log_prob(points[:, 0]).exp() * 16 / 4000
+    assert float((density - normal).abs().sum()) < 0.1
+
+
 def test_draws_are_of_the_density():
     """Means, second moments and shares of quadrants of 200 000 draws against those by quadrature, far from
     where residuals are zero."""

@@ -114,6 +114,15 @@ def test_the_probability_of_a_count_is_that_of_its_interval(count):
         assert float(found.detach()) == pytest.approx(math.log(exact), abs=1e-4)
 
 
+def test_one_category_is_certain():
+    """A class that simulations always have: probability 1, drawn always."""
+    made = network(1, ((0, "categorical", 1),))
+    conditions = torch.zeros(5, 2, dtype=torch.float64)
+    logs = made.log_prob(torch.zeros(5, 1, dtype=torch.float64), conditions).detach()
+    assert float(logs.abs().max()) < 1e-12
+    assert not made.sample(7, conditions, rng(0)).any()
+
+
 def test_the_probability_of_an_interval_is_that_of_the_normal_law():
     """Against SciPy in double precision, from intervals of 1e-6 sds to ones of 30, and 40 sds out; both
     branches agree, and gradients are finite."""

@@ -4,7 +4,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from linear_gaussian import NOISE, SD, SIMULATOR, exact_mean, log_likelihood, log_prior, workflow
+from scipy import stats
+from torch.distributions import Dirichlet, Exponential, Normal
 
 from sbi_models import BasicWorkflow
 from sbi_models.approximators import Certificate
@@ -12,7 +15,7 @@ from sbi_models.errors import ConfigurationError, DataError, TrustWarning
 from sbi_models.networks import AutoregressiveMixture, ConsistencyModel
 from sbi_models.simulators.benchmarks import GaussianLinear
 from sbi_models.workflows.importance_resampling import _report
-from sbi_models.workflows.importance_weights import log_joint_of, weighted_draws
+from sbi_models.workflows.importance_weights import log_joint_of, torch_log_prior, weighted_draws
 
 X = np.array([[0.3, -0.8], [1.2, 0.4]])
 
@@ -184,3 +187,32 @@ def test_one_log_density_that_is_no_number_is_an_error(wrong):
     np.testing.assert_allclose(weights(known), [[0.5, 3.0, -np.inf]])
     with pytest.raises(DataError, match="without NaN or inf"):
         weights(np.array([1.0, wrong, 2.0]))
+
+
+def test_the_log_density_of_torch_priors_is_a_sum_over_components_of_each_row():
+    """Against SciPy: a vector of normal numbers, one of positive ones, and a Dirichlet; -inf outside."""
+    rng = np.random.default_rng(5)
+    rows = {
+        "a": rng.normal(size=(6, 3)),
+        "b": rng.exponential(size=(6, 1)),
+        "c": rng.dirichlet([1, 2], size=6),
+    }
+    rows["b"][2] = -1.0
+    log_prior = torch_log_prior(
+        {
+            "a": Normal(1.0, 2.0).expand((3,)),
+            "b": Exponential(0.5),
+            "c": Dirichlet(torch.tensor([1.0, 2.0], dtype=torch.float64)),
+        }
+    )
+    exact = stats.norm.logpdf(rows["a"], 1.0, 2.0).sum(axis=1)
+    exact += stats.expon.logpdf(rows["b"][:, 0], scale=2.0) + stats.dirichlet.logpdf(rows["c"].T, [1, 2])
+    found = log_prior(**rows)
+    assert np.isneginf(found[2])
+    np.testing.assert_allclose(np.delete(found, 2), np.delete(exact, 2), rtol=1e-6)
+
+
+def test_a_hundred_effective_draws_are_enough():
+    """By equal weights of 100 proposals; 99 are not."""
+    assert _report(np.zeros(100), (100.0, 100.0), 0.01, 0.0).is_reliable
+    assert not _report(np.zeros(99), (99.0, 99.0), 0.01, 0.0).is_reliable
