@@ -1,6 +1,7 @@
 """Each part of a cache key changes it, and equal parts give equal keys; that code counts is tested
 elsewhere."""
 
+import importlib.util
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 from small_run import ENSEMBLE, small_experiment
 
-from sbi_models.pipeline import cache
+from sbi_models.pipeline import cache, import_closure
 from sbi_models.pipeline.cache import content_key
 from sbi_models.pipeline.experiment.question import Question, question_of
 from sbi_models.pipeline.experiment.settings import Compose, Experiment, Sequential
@@ -136,3 +137,27 @@ def test_the_order_of_a_mapping_does_not_count_and_the_type_of_its_keys_does() -
     assert content_key("s", "m", one) != content_key("s", "m", {"1": [2], 1: {"a": None}})
     assert content_key("s", "m", {1: 2}) != content_key("s", "m", {"1": 2})
     assert content_key("s", "m", {"b": 1, "a": 2}) == content_key("s", "m", {"a": 2, "b": 1})
+
+
+@pytest.mark.parametrize(
+    ("name", "level", "package", "absolute"),
+    [
+        ("x", 0, "p.q", "x"),
+        ("x", 1, "p.q", "p.q.x"),
+        ("x.y", 2, "p.q", "p.x.y"),
+        ("", 1, "p.q", "p.q"),
+        ("x", 3, "p.q.r", "p.x"),
+        ("x", 7, "p.q", "x"),
+    ],
+)
+def test_relative_imports_are_those_of_python(name: str, level: int, package: str, absolute: str) -> None:
+    """As importlib resolves them; one that leads out of the package is looked for at the top."""
+    assert import_closure._absolute(name, level, package) == absolute
+    if 0 < level <= len(package.split(".")):
+        assert absolute == importlib.util.resolve_name("." * level + name, package).removesuffix(".")
+
+
+def test_the_parents_of_a_name_end_where_a_part_is_missing() -> None:
+    """A module comes after the packages that it is in."""
+    assert import_closure._parents("p.q.r") == ["p", "p.q", "p.q.r"]
+    assert import_closure._parents("p.") == ["p"]

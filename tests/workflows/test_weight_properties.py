@@ -15,7 +15,7 @@ from sbi_models.approximators.mixture import (
     whole_shares,
 )
 from sbi_models.diagnostics import effective_sample_share, largest_weight_share, pareto_smoothed
-from sbi_models.workflows.importance_resampling import _report, _taken_again
+from sbi_models.workflows.importance_resampling import _report, positions_by_weight
 
 NATS = st.integers(-3200, 3200).map(lambda k: k / 64) | st.integers(-2, 2).map(float) | st.just(-np.inf)
 """Numbers to which integers are added without rounding."""
@@ -85,7 +85,7 @@ def test_smoothed_weights_are_weights(values, constant, random):
 def test_resampled_draws_come_as_often_as_their_weight_says(values, number, seed):
     """A draw of weight w of N comes N w times, rounded up or down, and one without weight never."""
     (row,) = values
-    chosen = _taken_again(row, number, np.random.default_rng(seed))
+    chosen = positions_by_weight(row, number, np.random.default_rng(seed))
     assert chosen.shape == (number,)
     copies = np.bincount(chosen, minlength=len(row))
     expected = number * np.exp(row - logsumexp(row))
