@@ -24,6 +24,7 @@ from sbi_models import seeding
 from sbi_models.adapters import default_adapter
 from sbi_models.approximators import ContinuousApproximator
 from sbi_models.networks import CouplingFlow, DeepSet
+from sbi_models.ragged import as_ragged
 from sbi_models.tracking import Tracker, load, open_store, register
 
 pytestmark = pytest.mark.integration
@@ -38,23 +39,24 @@ X = (THETA[:, None, :] + RANDOM.normal(size=(400, 6, 2))).astype(np.float32)
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project folder with a registered approximator of small random weights, which has a certificate."""
+    """A project folder with two registered approximators of small random weights, which have certificates:
+    "served" of sets of six vectors, "any" of one to six."""
     folder = tmp_path_factory.mktemp("project")
-    made = ContinuousApproximator(
-        adapter=default_adapter(ROLES),
-        roles=ROLES,
-        inference_network=CouplingFlow(),
-        summary_network=DeepSet(summary_dim=3, widths=(8,), head_widths=(8,)),
-    )
-    made.build({"theta": THETA, "x": X}, seed=0)
-    made.eval().learn_certificate({"theta": THETA, "x": X}, None, seed=1)
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         store = open_store(folder)
         with Tracker.start(store, "npe", "first", "key") as tracker:
-            register(
-                store, "served", made.save(folder / "file.safetensors"), tracker.run_id, aliases=["champion"]
-            )
+            for name, x in {"served": X, "any": as_ragged([x[: k % 6 + 1] for k, x in enumerate(X)])}.items():
+                made = ContinuousApproximator(
+                    adapter=default_adapter(ROLES),
+                    roles=ROLES,
+                    inference_network=CouplingFlow(),
+                    summary_network=DeepSet(summary_dim=3, widths=(8,), head_widths=(8,)),
+                )
+                made.build({"theta": THETA, "x": x}, seed=0)
+                made.eval().learn_certificate({"theta": THETA, "x": x}, None, seed=1)
+                path = made.save(folder / f"{name}.safetensors")
+                register(store, name, path, tracker.run_id, aliases=["champion"])
     return folder
 
 
@@ -66,11 +68,11 @@ def post(root: Path) -> Iterator[Callable[..., Answer]]:
 
 
 @contextmanager
-def serving(root: Path, name: str, *options: str) -> Iterator[tuple[str, Any]]:
-    """The address of a server, and its process."""
+def serving(root: Path, name: str, *options: str, model: str = "served") -> Iterator[tuple[str, Any]]:
+    """The address of a server of a model, and its process."""
     port = free_port()
     address = f"http://127.0.0.1:{port}"
-    command = [*COMMAND_LINE, "serve", "models:/served@champion", "--port", str(port), *options]
+    command = [*COMMAND_LINE, "serve", f"models:/{model}@champion", "--port", str(port), *options]
     with running(command, f"{address}/ping", root / f"{name}.log", {"OMP_NUM_THREADS": "1"}) as server:
         yield address, server
 
@@ -91,9 +93,13 @@ def send(address: str, body: Any, seconds: float = 60) -> Answer:
 @pytest.fixture(scope="module")
 def model(root: Path) -> Any:
     """The same approximator in this process."""
+    return loaded(root, "served")
+
+
+def loaded(root: Path, name: str) -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        return load("models:/served@champion", open_store(root), certify=False)
+        return load(f"models:/{name}@champion", open_store(root), certify=False)
 
 
 def test_sets_of_vectors_go_in_and_draws_come_out(post: Callable[..., Answer], model: Any) -> None:
@@ -134,6 +140,23 @@ def test_certificates_summaries_and_densities_are_served(post: Callable[..., Ans
     np.testing.assert_array_equal(body["predictions"]["theta"], draws)
     expected = model.log_prob({"theta": draws[0], "x": np.repeat(far[:1], 40, axis=0)})
     np.testing.assert_allclose(body["predictions"]["log_density"][0], expected, rtol=1e-5)
+
+
+def test_data_sets_of_three_lengths_in_one_request_are_answered_as_one_by_one(root: Path) -> None:
+    """Draws of a request of 2, 6 and 1 vectors have, of each data set, the density given it alone, and the
+    first has the draws of its own request; vectors of another width are refused."""
+    sets, params = [X[0, :2], X[1], X[2, :1]], {"num_samples": 5, "seed": 9, "output": "log_density"}
+    with serving(root, "any", model="any") as (address, _):
+        status, body = send(address, {"inputs": [one.tolist() for one in sets], "params": params})
+        assert status == 200, body
+        _, first = send(address, {"inputs": [sets[0].tolist()], "params": params})
+        refused, _ = send(address, {"inputs": [sets[0].tolist(), [[1.0]]], "params": params})
+    draws, densities = (np.array(body["predictions"][name]) for name in ("theta", "log_density"))
+    np.testing.assert_allclose(first["predictions"]["theta"], draws[:1], atol=1e-5)
+    for own, density, one in zip(draws, densities, sets, strict=True):
+        alone = loaded(root, "any").log_prob({"theta": own, "x": np.repeat(one[None], 5, axis=0)})
+        np.testing.assert_allclose(density, alone, atol=1e-5)
+    assert refused == 400
 
 
 ONE = X[:1].tolist()

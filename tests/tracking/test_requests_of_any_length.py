@@ -5,13 +5,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import mlflow.pyfunc
 import numpy as np
 import pytest
+from mlflow.exceptions import MlflowException
 
 import sbi_models as bf
 from sbi_models.networks import CouplingFlow, DeepSet, NestedSet
 from sbi_models.ragged import as_ragged
-from sbi_models.tracking import served
+from sbi_models.tracking import Store, Tracker, register, served
 from sbi_models.tracking.registry import signature_of
 from sbi_models.tracking.request_handling import answer
 from sbi_models.tracking.served import PosteriorSampler
@@ -88,6 +90,24 @@ def test_data_sets_of_three_lengths_are_answered_as_one_by_one(tmp_path: Path) -
     np.testing.assert_allclose(in_python, draws, atol=1e-5)
     _, named = _asked(sampler, {"x": THREE}, output="summary")
     assert np.shape(named["predictions"]["mu"]["mean"]) == (3, 1)
+
+
+@pytest.mark.filterwarnings("default::UserWarning")  # MLflow's own, about its own classes
+def test_mlflow_takes_arrays_of_objects(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Loaded by MLflow, which enforces signatures, a registered model gives data sets of three lengths,
+    as an array of objects, the draws of the sampler; other widths are refused."""
+    sampler = _sampler(tmp_path / "model")
+    register(store, "sets", tmp_path / "model", Tracker.start(store, "npe", "first", "key").run_id)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store.tracking_uri)
+    model, params = mlflow.pyfunc.load_model("models:/sets/1"), {"num_samples": 6, "seed": 1}
+    x = as_ragged([np.array(one) for one in THREE])
+    together = model.predict(x, params=params)
+    np.testing.assert_array_equal(together, sampler.predict(None, x, params))
+    np.testing.assert_allclose(model.predict(np.array(THREE[:1]), params=params), together[:1], atol=1e-5)
+    with pytest.raises(MlflowException, match="other elements"):
+        model.predict(as_ragged([np.zeros((2, 2)), np.zeros((3, 2))]), params=params)
 
 
 def test_groups_and_gaps_may_differ_in_length(tmp_path: Path) -> None:
