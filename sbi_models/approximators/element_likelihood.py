@@ -17,7 +17,8 @@ from sbi_models.approximators.base import Approximator
 from sbi_models.approximators.ensemble import EnsembleApproximator
 from sbi_models.approximators.likelihood import LikelihoodApproximator
 from sbi_models.approximators.rows import as_tensors
-from sbi_models.approximators.validation import check_representable, check_shapes
+from sbi_models.approximators.validation import as_variables, check_representable, check_shapes
+from sbi_models.arguments import positive_int
 from sbi_models.errors import ConfigurationError
 from sbi_models.types import Array, FloatArray, Variables, VariablesLike
 
@@ -133,7 +134,10 @@ class ElementLikelihood:
         if bool(inside.any()):
             given = self._with_conditions({name: value[inside] for name, value in parameters.items()})
             adapted = self.first.adapter.forward(given)["inference_conditions"]
-            beyond[inside] = ((adapted < ends[0]) | (adapted > ends[1])).any(dim=1)
+            outside = (adapted < ends[0]) | (adapted > ends[1])
+            if self.elements.conditions and len(adapted) > 1:  # those of conditions are constant
+                outside &= adapted.amin(dim=0) < adapted.amax(dim=0)
+            beyond[inside] = outside.any(dim=1)
         return beyond
 
     def _chunks(self, positions: Tensor, rows: Tensor) -> list[Tensor]:
@@ -149,7 +153,8 @@ class ElementLikelihood:
 
     def _summed(self, parameters: Mapping[str, Tensor], rows: Tensor) -> Tensor:
         """Log likelihood (m,) of parameters inside the support."""
-        total = self.elements.log_volume[rows]
+        nothing = torch.stack([value.sum(dim=1) for value in parameters.values()]).sum(dim=0) * 0.0
+        total = self.elements.log_volume[rows] + nothing  # data sets without elements have gradients, too
         for part in self._elements_at_once(int(self.sizes[rows].max())):
             values, weights = self.elements.values[rows, part], self.elements.weights[rows, part]
             conditions = {name: value[rows, part] for name, value in self.elements.conditions.items()}
@@ -177,12 +182,26 @@ class ElementLikelihood:
             moved = {name: value.to(device) for name, value in raw.items()}
             adapted = member.adapter.forward(moved)["inference_conditions"]
             given = member.standardizer("inference_conditions", adapted).to(torch.float32)
+            own, log_factor = self._standardized_by(member, values)
             if conditions:
-                each = network.log_prob(values.flatten(0, 1).to(device), given).reshape(m, number)
+                each = network.log_prob(own.flatten(0, 1).to(device), given).reshape(m, number)
             else:
-                each = network.log_prob_of_each(values.to(device), given)
-            logs.append(each.cpu() + log_weight)
+                each = network.log_prob_of_each(own.to(device), given)
+            logs.append(each.cpu() + (log_weight + log_factor))
         return logs[0] if len(logs) == 1 else torch.stack(logs).logsumexp(dim=0)
+
+    def _standardized_by(self, member: LikelihoodApproximator, values: Tensor) -> tuple[Tensor, float]:
+        """Elements as a member standardizes them, and log |det| of the step from the first member's, in nats.
+
+        Members that were trained one by one have moments of their own.
+        """
+        role, (first, own) = "inference_variables", (self.first.standardizer, member.standardizer)
+        moments, others = first.state_dict(), own.state_dict()
+        if all(torch.equal(value.cpu(), others[key].cpu()) for key, value in moments.items() if role in key):
+            return values, 0.0
+        adapted = first.inverse(role, values.to(self.first.device, torch.float64))
+        factor = float(own.log_abs_det(role)) - float(first.log_abs_det(role))
+        return own(role, adapted.to(member.device)).to("cpu", torch.float32), factor
 
 
 def likelihood_members(approximator: Approximator) -> list[tuple[float, LikelihoodApproximator]]:
@@ -212,7 +231,7 @@ def element_log_likelihood(
     """Log likelihood in nats (n,) of data sets, each at its parameters; see `LikelihoodWorkflow`."""
     likelihood = ElementLikelihood(approximator, data)
     parameters = checked_parameters(likelihood.first, data, likelihood.number)
-    step = likelihood.number if batch_size is None else batch_size
+    step = likelihood.number if batch_size is None else positive_int(batch_size, "batch_size")
     rows, parts = torch.arange(likelihood.number), []
     with torch.no_grad():
         for start in range(0, likelihood.number, step):
@@ -236,6 +255,7 @@ def likelihood_function(likelihood: ElementLikelihood) -> Callable[[Tensor], Ten
     widths = [likelihood.first.shapes[name][0] for name in names]
 
     def log_likelihood(theta: Tensor) -> Tensor:
+        theta = torch.as_tensor(theta)
         if theta.ndim != 2 or theta.shape[1] != sum(widths):
             raise ConfigurationError(
                 f"Expected parameters of shape (n, {sum(widths)}), got {tuple(theta.shape)}."
@@ -271,6 +291,7 @@ def checked_parameters(
 
 
 def _elements(first: LikelihoodApproximator, data: VariablesLike) -> Elements:
+    as_variables(data, (), what="data")  # refuses what is no mapping
     flat, counts = first.elements(
         {name: data[name] for name in data if name not in first.parameter_names},
         "data",

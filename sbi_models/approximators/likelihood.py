@@ -151,7 +151,8 @@ class LikelihoodApproximator(ContinuousApproximator):
         counts = lengths(next(iter(observed.values())))
         flat = {name: self._flat(name, value, counts, what) for name, value in observed.items()}
         for name in given:
-            per_element = name in self.element_conditions and self._is_per_element(variables[name], counts)
+            is_own = name in self.element_conditions
+            per_element = is_own and self._is_per_element(name, variables[name], counts)
             flat[name] = (
                 self._flat(name, self._as_sets(name, variables[name]), counts, what)
                 if per_element
@@ -179,11 +180,12 @@ class LikelihoodApproximator(ContinuousApproximator):
         width = self.shapes[name][0] if name in self.shapes else 1
         return value[:, None] if width > 1 and value.shape[1] == width else value[..., None]
 
-    @staticmethod
-    def _is_per_element(value: Array, counts: Array) -> bool:
+    def _is_per_element(self, name: str, value: Array, counts: Array) -> bool:
         """Whether a condition has a value for each element, and not one for each set."""
         if is_ragged(value) or value.ndim > 2:
             return True
+        if name in self.shapes and self.shapes[name][0] > 1:
+            return False  # (n, width), even for as many elements as its width
         return bool(value.shape[1] > 1 and (counts == value.shape[1]).all())
 
     @staticmethod
