@@ -219,3 +219,19 @@ def test_simulations_that_do_not_repeat_are_refused_before_any_is_kept(tmp_path:
     with pytest.raises(SimulationError, match="the same whoever computes them"):
         simulating.simulate_missing(question_of(experiment))
     assert not (folders.work_folder() / store_key(question_of(experiment))).exists()
+
+
+def test_a_file_as_old_as_the_simulator_is_not_changed_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Changed is what was saved later, by however little: one of the same moment was imported as it is."""
+    question = question_of(_project(tmp_path, "moment"))
+    inner = tmp_path / "moment_package" / "inner.py"
+    simulator = question.study.simulator
+    moment = int(simulator.made_at)
+    for file in tmp_path.rglob("*.py"):
+        os.utime(file, (moment, moment))
+    monkeypatch.setattr(simulator, "made_at", float(moment))
+    assert changed_sources(question) == []
+    os.utime(inner, ns=(moment * 10**9, moment * 10**9 + 1000))
+    assert changed_sources(question) == [str(inner)]
