@@ -74,6 +74,7 @@ def test_means_pass_through_adapters_that_mix_components(to, mean):
         np.testing.assert_allclose(estimate.sum(axis=1), 1.0)
 
 
+@pytest.mark.nightly
 def test_a_median_passes_through_a_decreasing_adapter():
     """The median of -sigma is minus the median of sigma: scaled by -2, it is right within 0.06 sd."""
     made = workflow("median", Adapter().scale("sigma", by=-2.0))

@@ -63,6 +63,7 @@ def test_what_does_not_fit_is_refused(make, message):
         make()
 
 
+@pytest.mark.nightly
 def test_probabilities_of_a_posterior():
     """Two normal classes with a prior of .7 and .3: probabilities within .06 of the exact posterior, sums 1,
     with the values of the categories; from a file, too, and split."""

@@ -305,6 +305,7 @@ def test_what_a_seed_does_not_govern_is_told_and_refused(function):
         make_simulator(function).check_repeatable()
 
 
+@pytest.mark.nightly
 def test_a_worker_finds_what_nobody_has_looked_for():
     """A simulator that is used with workers first is tried there, and refused."""
     with pytest.raises(SimulationError, match=r"the same whoever computes them.*row 0 of seed 1"):
@@ -347,6 +348,7 @@ BATCHED: dict[str, tuple[Any, bool]] = {
 }
 
 
+@pytest.mark.nightly_cases("rng and torch")
 @pytest.mark.parametrize(("function", "suits_a_thread"), BATCHED.values(), ids=BATCHED)
 def test_batched_functions_are_governed_by_blocks(function, suits_a_thread):
     """The same for functions of many rows; they suit a thread exactly if they draw from rng alone."""

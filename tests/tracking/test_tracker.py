@@ -45,6 +45,7 @@ def files(store: Store, run_id: str, folder: str | None = None) -> set[str]:
     return {file.path for file in store.client.list_artifacts(run_id, folder)}
 
 
+@pytest.mark.acceptance
 @pytest.mark.xdist_group("flows")  # whose fork server starts its process
 def test_a_killed_run_is_opened_again_and_its_epochs_are_not_doubled(store: Store, tmp_path: Path) -> None:
     """After a process died in epoch 4, the next one with the same key gets the same run; logging all epochs

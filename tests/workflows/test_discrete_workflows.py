@@ -160,6 +160,7 @@ def test_composition_refuses_discrete_parameters():
         )
 
 
+@pytest.mark.nightly
 def test_choices_beside_reaction_times_have_a_density():
     """The learned density of a choice and a time given the drift draws choices that have the exact
     probabilities, within .04."""

@@ -96,6 +96,7 @@ def test_online_and_from_disk(tmp_path):
         assert np.isfinite(made.log_likelihood({"mu": [[0.0]], "y": np.zeros((1, 7, 1))})).all()
 
 
+@pytest.mark.nightly
 def test_sets_of_contexts_train_online():
     """A simulator whose sets differ in size: every element is a row, and posteriors are those of the sum."""
 

@@ -108,6 +108,7 @@ def test_gradients_are_those_of_finite_differences(trained):
             np.testing.assert_allclose(slope[:, k].numpy(), difference.numpy(), rtol=1e-2, atol=0.05)
 
 
+@pytest.mark.nightly
 def test_posteriors_for_any_prior_and_number_of_elements(trained):
     """Data sets of 1, 10 and 30 elements, prior of the simulations and another one: means within 0.12 exact
     sds, sds within 8 %, and no doubt."""
@@ -165,6 +166,7 @@ def test_maxima_depend_on_the_space():
         assert found == pytest.approx(grid[density.argmax()], abs=0.01)
 
 
+@pytest.mark.nightly
 def test_conditions_of_elements_shift_them():
     """x ~ N(mu + c, NOISE^2), with another c for each element, or one for all: exact posteriors."""
 

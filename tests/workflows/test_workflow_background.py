@@ -83,6 +83,7 @@ def assert_same(a, b):
     ("simulator", "augmentations"), [(GUIDE, noisy), (META, None)], ids=["global state", "meta_fn"]
 )
 # Seconds: each process imports PyTorch and the package.
+@pytest.mark.acceptance
 def test_other_processes_do_not_change_a_bit(simulator, augmentations, here):
     """One other process and two, with augmentations that use the global state too, give what this process
     gives, and leave that state."""

@@ -237,6 +237,7 @@ def test_a_resumed_training_ends_as_an_undisturbed_one(method, stop, tmp_path):
 
 
 # Seconds: the process that is killed imports PyTorch and Lightning first.
+@pytest.mark.acceptance
 def test_a_killed_process_can_be_resumed(tmp_path):
     """A process killed in epoch 3 leaves what another process needs to end as an undisturbed training."""
     whole = workflow()
