@@ -25,11 +25,14 @@ from sbi_models.approximators.discrete import (
 from sbi_models.approximators.rows import chunks, padded_tensors
 from sbi_models.approximators.suitability import warn_of_unsuitable, warn_of_whole_numbers
 from sbi_models.approximators.summary_inputs import SUMMARY, masked
-from sbi_models.arguments import known_arguments
+from sbi_models.arguments import known_arguments, positive_int
 from sbi_models.padding import cut_to, row_lengths
 from sbi_models.ragged import axes_of_any_length, is_ragged
 from sbi_models.torch_defaults import single_precision
 from sbi_models.types import Variables, VariablesLike
+
+_ROWS_OF_SEVERAL_LENGTHS = 256
+"""Most data sets of several lengths in one call of a summary network, if the user does not say."""
 
 
 @known_arguments
@@ -239,14 +242,24 @@ class Preparation(Member):
     def conditions_of(self, prepared: dict[str, Tensor], batch_size: int | None = None) -> Tensor:
         """Conditions of the inference network, (n, condition_dim), for prepared conditions.
 
-        `batch_size` is the number of rows in one call of the summary network.
+        `batch_size` is the number of rows in one call of the summary network. Data sets of several lengths
+        are taken in the order of their lengths, in smaller blocks, so that little of a block is padding.
         """
-        return torch.cat(
-            [
-                self._conditions(self._cut({k: v[rows] for k, v in prepared.items()}))
-                for rows in chunks(prepared, batch_size)
-            ]
-        )
+        masks = self.padded_inputs
+        lengths = row_lengths(prepared, masks) if masks else None
+        if lengths is None or bool((lengths == lengths[0]).all()):
+            return torch.cat(
+                [self._conditions_of_rows(prepared, rows) for rows in chunks(prepared, batch_size)]
+            )
+        order = lengths.argsort(stable=True)
+        size = _ROWS_OF_SEVERAL_LENGTHS
+        size = size if batch_size is None else min(positive_int(batch_size, "batch_size"), size)
+        blocks = torch.split(order, size)
+        together = torch.cat([self._conditions_of_rows(prepared, rows) for rows in blocks])
+        return together[order.argsort()]
+
+    def _conditions_of_rows(self, prepared: dict[str, Tensor], rows: slice | Tensor) -> Tensor:
+        return self._conditions(self._cut({name: values[rows] for name, values in prepared.items()}))
 
     @property
     def device(self) -> torch.device:

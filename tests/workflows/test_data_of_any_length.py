@@ -308,6 +308,20 @@ def test_a_number_of_elements_that_is_a_condition_is_whole_where_data_are_simula
     assert (lengths[0] == [3, 7]).all()
 
 
+def test_many_data_sets_keep_their_order():
+    """Data sets of several lengths are summarized in the order of their lengths: answers are in that of the
+    user."""
+    fitted = workflow(simulator=SIMULATOR)
+    fitted.fit_online(epochs=1, num_batches_per_epoch=4, batch_size=32)
+    lengths = np.random.default_rng(1).integers(2, 12, 600)
+    observed = {"x": [np.full((n, 1), 0.1 * k % 3) for k, n in enumerate(lengths)]}
+    given = fitted.approximator.given(observed)
+    for k in (0, 1, 299, 599):
+        (alone,) = fitted.approximator.given({"x": [observed["x"][k]]})
+        np.testing.assert_allclose(given[k], alone, atol=1e-5)
+    np.testing.assert_allclose(fitted.approximator.given(observed, batch_size=7), given, atol=1e-5)
+
+
 @pytest.mark.parametrize("names", [["tau", "y"], ["y", "tau"]])
 def test_contexts_are_found_in_the_order_of_the_adapter(names):
     """Observations are compared by the column of the context, wherever the adapter puts it."""
