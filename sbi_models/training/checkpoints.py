@@ -124,6 +124,13 @@ class PartCheckpoint(Checkpoint):
         part.save(self.part_path)
 
 
+def model_file(settings: TrainingSettings) -> Path | None:
+    """The file of the saved approximator that the settings ask for, if they do."""
+    if settings.checkpoint_filepath is None:
+        return None
+    return Path(settings.checkpoint_filepath) / f"{settings.checkpoint_name}.safetensors"
+
+
 def checkpoint_of(
     settings: TrainingSettings, members: Sequence[str] | None, *, fit: int, to_beat: float
 ) -> Checkpoint | None:

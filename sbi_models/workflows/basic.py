@@ -1,7 +1,6 @@
 """Workflow of amortized posterior estimation with one approximator."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Unpack
 
 from torch.distributions import Distribution
@@ -13,6 +12,7 @@ from sbi_models.datasets import Augmentations
 from sbi_models.errors import ConfigurationError
 from sbi_models.networks import AutoregressiveMixture
 from sbi_models.simulators import Simulator
+from sbi_models.training.checkpoints import model_file
 from sbi_models.training.environment import check_accelerator
 from sbi_models.training.history import History, OnEpochEnd
 from sbi_models.training.settings import TrainingOptions, TrainingSettings
@@ -191,10 +191,9 @@ class BasicWorkflow(Workflow):
         )
         self.approximator = best.approximator
         self._best_loss, self._fits = best._best_loss, self._fits + 1
-        if self.settings.checkpoint_filepath is not None:
-            self.approximator.save(
-                Path(self.settings.checkpoint_filepath) / f"{self.settings.checkpoint_name}.safetensors"
-            )
+        file = model_file(self.settings)
+        if file is not None:
+            self.approximator.save(file)
         return self.history
 
     def _check_fit(self, method: str) -> None:

@@ -12,30 +12,29 @@ al., Neural importance sampling for rapid and reliable gravitational-wave infere
 """
 
 from abc import ABC
-from dataclasses import asdict, dataclass
-from typing import Any
-
-import numpy as np
+from dataclasses import dataclass, replace
 
 from sbi_models import seeding
 from sbi_models.approximators import Approximator
 from sbi_models.approximators.certificates.certificate import LARGEST_WEIGHT
 from sbi_models.approximators.validation import as_variables
 from sbi_models.arguments import known_arguments, positive_int
-from sbi_models.diagnostics import effective_sample_share, largest_weight_share, pareto_smoothed
+from sbi_models.diagnostics import effective_sample_share, largest_weight_share
 from sbi_models.errors import ConfigurationError, data_sets_in_words, distrust
 from sbi_models.simulators import Simulator
-from sbi_models.types import Array, FloatArray, Variables, VariablesLike
+from sbi_models.types import FloatArray, Variables, VariablesLike
 from sbi_models.workflows.importance_weights import LogDensity, log_joint_of, weighted_draws
+from sbi_models.workflows.resampling import (
+    FEWEST_EFFECTIVE,
+    LARGEST_K,
+    DrawsReport,
+    log_mean_weight,
+    resampled,
+)
 
-_LARGEST_K = 0.7
-"""Largest tail index of the weights; above, no finite number of draws is enough (Vehtari et al.)."""
 
-_FEWEST_EFFECTIVE = 100
-
-
-@dataclass(frozen=True)
-class ResamplingReport:
+@dataclass(frozen=True, kw_only=True)
+class ResamplingReport(DrawsReport):
     """Report on the importance resampling of the draws of one data set.
 
     Attributes:
@@ -51,21 +50,10 @@ class ResamplingReport:
     """
 
     num_proposals: int
-    effective_draws: float
     raw_effective_draws: float
     largest_weight: float
     pareto_k: float
     log_evidence: float
-    warnings: tuple[str, ...]
-
-    @property
-    def is_reliable(self) -> bool:
-        """True if there are no warnings."""
-        return not self.warnings
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
 
 
 @known_arguments
@@ -138,34 +126,25 @@ class ImportanceResamplingMixin(ABC):
             batch_size=batch_size,
             seed=seeding.derive(seed, "proposals"),
         )
-        smoothed = pareto_smoothed(log_weights)
-        shares, raw, largest = effective_sample_share(smoothed.log_weights), *raw_shares(log_weights)
-        drawn: dict[str, list[FloatArray]] = {name: [] for name in proposals}
+        again = resampled(proposals, log_weights, num_samples, seed)
+        raw, largest = raw_shares(log_weights)
+        evidence = log_mean_weight(log_weights)
         reports = []
-        for i, row in enumerate(smoothed.log_weights):
-            chosen = positions_by_weight(row, num_samples, seeding.generator(seed, "resampling", i))
-            for name, values in proposals.items():
-                drawn[name].append(values[i, chosen])
-            effective = float(shares[i]) * number, float(raw[i]) * number
-            reports.append(_report(log_weights[i], effective, float(largest[i]), float(smoothed.pareto_k[i])))
+        for i in range(len(log_weights)):
+            report = ResamplingReport(
+                num_proposals=number,
+                effective_draws=float(again.effective[i]),
+                raw_effective_draws=float(raw[i]) * number,
+                largest_weight=float(largest[i]),
+                pareto_k=float(again.pareto_k[i]),
+                log_evidence=float(evidence[i]),
+            )
+            reports.append(replace(report, warnings=tuple(_doubts(report))))
             if not reports[-1].is_reliable:
                 distrust(
-                    f"Draws of {data_sets_in_words([i], len(smoothed.log_weights))}: "
-                    f"{' '.join(reports[-1].warnings)}"
+                    f"Draws of {data_sets_in_words([i], len(log_weights))}: {' '.join(reports[-1].warnings)}"
                 )
-        return {name: np.stack(values) for name, values in drawn.items()}, reports
-
-
-def positions_by_weight(log_weights: FloatArray, number: int, rng: np.random.Generator) -> Array:
-    """Positions of draws in proportion to their log weights, by systematic resampling, in random order."""
-    weights = (
-        np.exp(log_weights - log_weights.max())
-        if np.isfinite(log_weights.max())
-        else np.ones(len(log_weights))
-    )
-    levels = (np.arange(number) + rng.uniform()) / number
-    positions = np.searchsorted(np.cumsum(weights) / weights.sum(), levels)
-    return rng.permutation(np.minimum(positions, len(weights) - 1))
+        return again.draws, reports
 
 
 def raw_shares(log_weights: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -173,28 +152,24 @@ def raw_shares(log_weights: FloatArray) -> tuple[FloatArray, FloatArray]:
     return effective_sample_share(log_weights), largest_weight_share(log_weights)
 
 
-def _report(
-    log_weights: FloatArray, both: tuple[float, float], largest: float, pareto_k: float
-) -> ResamplingReport:
-    effective, raw = both
-    top = float(log_weights.max())
-    evidence = top + float(np.log(np.exp(log_weights - top).mean())) if np.isfinite(top) else -np.inf
+def _doubts(report: ResamplingReport) -> list[str]:
+    effective, raw = report.effective_draws, report.raw_effective_draws
     doubts = []
-    if pareto_k > _LARGEST_K:
+    if report.pareto_k > LARGEST_K:
         doubts.append(
-            f"The weights have too heavy a tail (k = {pareto_k:.2f}, {_LARGEST_K} at most): the "
+            f"The weights have too heavy a tail (k = {report.pareto_k:.2f}, {LARGEST_K} at most): the "
             "approximator misses a part of the exact posterior, and so do these draws. Train it on more "
             "simulations like this observation."
         )
-    if effective < _FEWEST_EFFECTIVE:
+    if effective < FEWEST_EFFECTIVE:
         doubts.append(
             f"They are worth {effective:.0f} draws only. Take more num_proposals, or train further."
         )
-    elif raw < _FEWEST_EFFECTIVE or largest > LARGEST_WEIGHT:
+    elif raw < FEWEST_EFFECTIVE or report.largest_weight > LARGEST_WEIGHT:
         doubts.append(
-            f"One of {len(log_weights)} draws has {largest:.1%} of the weight: they are worth {raw:.0f} "
-            f"draws before the weights are smoothed, and {effective:.0f} after. The approximator may miss a "
-            "part of the exact posterior, which these draws then miss, too. Take more num_proposals, or "
-            "train it on more simulations like this observation."
+            f"One of {report.num_proposals} draws has {report.largest_weight:.1%} of the weight: they are "
+            f"worth {raw:.0f} draws before the weights are smoothed, and {effective:.0f} after. The "
+            "approximator may miss a part of the exact posterior, which these draws then miss, too. Take "
+            "more num_proposals, or train it on more simulations like this observation."
         )
-    return ResamplingReport(len(log_weights), effective, raw, largest, pareto_k, evidence, tuple(doubts))
+    return doubts

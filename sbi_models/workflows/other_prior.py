@@ -6,30 +6,28 @@ importance sampling, JMLR 25(72), 2024), and draws are taken again in proportion
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from torch.distributions import Distribution
 
 from sbi_models import seeding
-from sbi_models.diagnostics import effective_sample_share, pareto_smoothed
 from sbi_models.errors import ConfigurationError, data_sets_in_words, distrust, suggest
 from sbi_models.simulators.priors import TorchPrior
 from sbi_models.types import FloatArray, Variables
-from sbi_models.workflows.importance_resampling import positions_by_weight
 from sbi_models.workflows.importance_weights import torch_log_prior
+from sbi_models.workflows.resampling import FEWEST_EFFECTIVE, LARGEST_K, DrawsReport, resampled
 
 PriorLike = Distribution | Mapping[str, Distribution]
 """Prior as users pass it: a torch distribution, or one for each parameter."""
 
 _PROPOSALS_PER_DRAW, _FEWEST_PROPOSALS = 10, 1_000
 _DRAWS_OF_PRIOR = 10_000
-_LARGEST_K, _FEWEST_EFFECTIVE = 0.7, 100
 
 
-@dataclass(frozen=True)
-class PriorReport:
+@dataclass(frozen=True, kw_only=True)
+class PriorReport(DrawsReport):
     """Report on the draws of one data set under another prior.
 
     Attributes:
@@ -38,18 +36,7 @@ class PriorReport:
         warnings: reasons for doubt, in words.
     """
 
-    effective_draws: float
     pareto_k: float
-    warnings: tuple[str, ...]
-
-    @property
-    def is_reliable(self) -> bool:
-        """True if there are no warnings."""
-        return not self.warnings
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
 
 
 def given_priors(prior: PriorLike | None, names: Sequence[str]) -> dict[str, Distribution]:
@@ -162,22 +149,8 @@ def draw_under(
     """
     number = max(_PROPOSALS_PER_DRAW * num_samples, _FEWEST_PROPOSALS)
     proposals = draw(number, seeding.derive(seed, "proposals"))
-    weights = ratio(proposals)
-    known = np.isfinite(weights.max(axis=1))
-    smoothed = pareto_smoothed(np.where(known[:, None], weights, 0.0))
-    effective = np.where(known, effective_sample_share(smoothed.log_weights) * number, 0.0)
-    chosen = [
-        positions_by_weight(row, num_samples, seeding.generator(seed, "resampling", k))
-        for k, row in enumerate(smoothed.log_weights)
-    ]
-    draws: Variables = {
-        name: np.stack([values[k, rows] for k, rows in enumerate(chosen)])
-        for name, values in proposals.items()
-    }
-    reports = [
-        _report(float(e), float(k) if there else np.inf)
-        for e, k, there in zip(effective, smoothed.pareto_k, known, strict=True)
-    ]
+    draws, effective, pareto_k = resampled(proposals, ratio(proposals), num_samples, seed)
+    reports = [_report(float(e), float(k)) for e, k in zip(effective, pareto_k, strict=True)]
     doubtful = [k for k, report in enumerate(reports) if not report.is_reliable]
     if doubtful:
         distrust(
@@ -189,11 +162,11 @@ def draw_under(
 
 def _report(effective: float, pareto_k: float) -> PriorReport:
     doubts, cure = [], "Train on simulations of that prior, or use LikelihoodWorkflow, which takes any prior."
-    if pareto_k > _LARGEST_K:
+    if pareto_k > LARGEST_K:
         doubts.append(
-            f"The ratio of the priors has too heavy a tail among them (k = {pareto_k:.2f}, {_LARGEST_K} at "
+            f"The ratio of the priors has too heavy a tail among them (k = {pareto_k:.2f}, {LARGEST_K} at "
             f"most). {cure}"
         )
-    if effective < _FEWEST_EFFECTIVE:
+    if effective < FEWEST_EFFECTIVE:
         doubts.append(f"They are worth {effective:.0f} independent draws only. {cure}")
-    return PriorReport(effective, pareto_k, tuple(doubts))
+    return PriorReport(effective_draws=effective, pareto_k=pareto_k, warnings=tuple(doubts))

@@ -218,7 +218,7 @@ def test_each_simulation_is_trained_on_or_held_out():
     """The two parts have every simulation once, variables of a row together, and the second as many as are
     said."""
     number = np.arange(57.0)
-    parts = automatic._split({"a": number[:, None], "b": -number}, seed=4)
+    parts = schedules.split_off({"a": number[:, None], "b": -number}, seed=4)
     assert len(parts[1]["b"]) == schedules.num_held_out(57)
     together = np.concatenate([part["a"][:, 0] for part in parts])
     assert sorted(together) == number.tolist()

@@ -7,6 +7,11 @@ Schedules of other numbers interpolate and extrapolate these.
 
 from dataclasses import dataclass
 
+import numpy as np
+
+from sbi_models import seeding
+from sbi_models.types import Variables
+
 
 @dataclass(frozen=True)
 class TrainingSchedule:
@@ -64,3 +69,15 @@ def num_likelihood_networks(number: int) -> int:
 def num_held_out(number: int) -> int:
     """Number of simulations, of so many, that are kept for validation."""
     return min(max(number // 10, 20), 5_000, number // 2)
+
+
+def split_off(data: Variables, seed: int) -> tuple[Variables, Variables]:
+    """Simulations to train on and held-out ones, in random order."""
+    n = len(next(iter(data.values())))
+    order = seeding.generator(seed, "order").permutation(n)
+    number = num_held_out(n)
+    train, held = (
+        {name: np.asarray(value)[rows] for name, value in data.items()}
+        for rows in (order[number:], order[:number])
+    )
+    return train, held

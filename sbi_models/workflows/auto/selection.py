@@ -85,7 +85,7 @@ class Automatic:
         """Train on checked simulations; returns the best candidate and the history of its training."""
         seed = workflow.seed
         if validation is None:
-            data, validation = _split(data, seeding.derive(seed, "held out"))
+            data, validation = schedules.split_off(data, seeding.derive(seed, "held out"))
         number = len(next(iter(data.values())))
         inferred, observed = self.roles["inference_variables"], self.roles["inference_conditions"]
         prior = neural_likelihood.prior_of(workflow.simulator, inferred, observed)
@@ -295,16 +295,6 @@ def _options(workflow: Workflow) -> TrainingOptions:
         "progress",
     )
     return {name: getattr(workflow.settings, name) for name in names}  # type: ignore[return-value]
-
-
-def _split(data: Variables, seed: int) -> tuple[Variables, Variables]:
-    """Simulations to train on and held-out ones, in random order."""
-    n = len(next(iter(data.values())))
-    order = seeding.generator(seed, "order").permutation(n)
-    number = schedules.num_held_out(n)
-    return tuple(
-        {name: value[rows] for name, value in data.items()} for rows in (order[number:], order[:number])
-    )  # type: ignore[return-value]
 
 
 def _with_priors(workflow: Workflow, adapter: Adapter) -> Adapter:

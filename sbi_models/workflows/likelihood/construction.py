@@ -2,17 +2,13 @@
 
 from collections.abc import Mapping
 
-import numpy as np
 from torch.distributions import Distribution
 
-from sbi_models import seeding
 from sbi_models.approximators import LikelihoodApproximator
 from sbi_models.approximators.likelihood import KINDS_OF_DATA
 from sbi_models.errors import ConfigurationError
 from sbi_models.networks import AutoregressiveMixture, InferenceNetwork
 from sbi_models.simulators import Simulator
-from sbi_models.types import Variables
-from sbi_models.workflows.auto import schedules
 from sbi_models.workflows.construction import InferenceNetworkLike, Names, priors_of, roles_of
 from sbi_models.workflows.likelihood.prior import check_continuous
 
@@ -89,15 +85,3 @@ def for_conditions(network: InferenceNetwork, columns: int) -> InferenceNetwork:
 def offline_networks(dropout: float) -> dict[str, InferenceNetworkLike]:
     """Networks for finite data: normal given the components before, and of any form."""
     return {"normal": network_of(1, dropout), "mixture": network_of(COMPONENTS, dropout)}
-
-
-def split_off(data: Variables, seed: int) -> tuple[Variables, Variables]:
-    """Simulations to train on and held-out ones, in random order."""
-    n = len(next(iter(data.values())))
-    order = seeding.generator(seed, "order").permutation(n)
-    number = schedules.num_held_out(n)
-    train, held = (
-        {name: np.asarray(value)[rows] for name, value in data.items()}
-        for rows in (order[number:], order[:number])
-    )
-    return train, held

@@ -16,12 +16,12 @@ from sbi_models.workflows.likelihood.proposals import WeightedDraws
 from sbi_models.workflows.likelihood.report import PosteriorReport, judged
 from sbi_models.workflows.likelihood.sampler import ChainDraws, draw_by_chains
 from sbi_models.workflows.likelihood.target import PosteriorTarget
+from sbi_models.workflows.resampling import FEWEST_EFFECTIVE, LARGEST_K
 from sbi_models.workflows.workflow import Workflow
 
 Method = Literal["auto", "importance", "mcmc"]
 _METHODS = ("auto", "importance", "mcmc")
 
-_LARGEST_K, _FEWEST_EFFECTIVE = 0.7, 100
 _AT_ONCE = 64
 _STARTS, _BEST = 512, 8
 """Prior draws in which a maximum is sought, and the number of the best ones that are followed."""
@@ -82,7 +82,7 @@ class LikelihoodPosterior:
             )
         rest = np.arange(n)
         if weighted is not None:
-            fine = (weighted.pareto_k <= _LARGEST_K) & (weighted.effective >= _FEWEST_EFFECTIVE)
+            fine = (weighted.pareto_k <= LARGEST_K) & (weighted.effective >= FEWEST_EFFECTIVE)
             rest = rest[:0] if method == "importance" else np.flatnonzero(~fine)
         draws: Variables = {
             name: np.zeros((n, num_samples, width)) if weighted is None else weighted.draws[name]
@@ -116,13 +116,21 @@ class LikelihoodPosterior:
         if chains is None:
             assert weighted is not None
             effective, evidence = float(weighted.effective[row]), float(weighted.log_evidence[row])
-            return judged(PosteriorReport("importance", effective, evidence, outside, pareto_k=k))
+            return judged(
+                PosteriorReport(
+                    method="importance",
+                    effective_draws=effective,
+                    log_evidence=evidence,
+                    outside_reach=outside,
+                    pareto_k=k,
+                )
+            )
         return judged(
             PosteriorReport(
-                "mcmc",
-                float(chains.effective[place]),
-                float(chains.log_evidence[place]),
-                outside,
+                method="mcmc",
+                effective_draws=float(chains.effective[place]),
+                log_evidence=float(chains.log_evidence[place]),
+                outside_reach=outside,
                 pareto_k=k,
                 r_hat=float(chains.r_hat[place]),
                 acceptance=float(chains.acceptance[place]),

@@ -8,12 +8,11 @@ import torch
 from sbi_models import seeding
 from sbi_models.approximators.element_likelihood import ElementLikelihood
 from sbi_models.approximators.validation import as_variables
-from sbi_models.diagnostics import effective_sample_share, pareto_smoothed
 from sbi_models.errors import ConfigurationError
 from sbi_models.types import Array, FloatArray, Variables, VariablesLike
-from sbi_models.workflows.importance_resampling import positions_by_weight
 from sbi_models.workflows.importance_weights import weighted_draws
 from sbi_models.workflows.likelihood.prior import Prior
+from sbi_models.workflows.resampling import log_mean_weight, resampled
 from sbi_models.workflows.workflow import Workflow
 
 _PROPOSALS_PER_DRAW = 10
@@ -71,21 +70,8 @@ class WeightedDraws:
         proposed = {name: np.concatenate([draws[name] for draws, _ in parts]) for name in names}
         log_inverse = np.concatenate([weights for _, weights in parts])
         weights = log_inverse + _log_joint(proposed, prior, likelihood)
-        known = np.isfinite(weights.max(axis=1))
-        smoothed = pareto_smoothed(np.where(known[:, None], weights, 0.0))
-        self.pareto_k = np.where(known, smoothed.pareto_k, np.inf)
-        self.effective = np.where(known, effective_sample_share(smoothed.log_weights) * number, 0.0)
-        top = np.where(known, weights.max(axis=1), 0.0)
-        with np.errstate(divide="ignore"):
-            self.log_evidence = top + np.log(np.exp(weights - top[:, None]).mean(axis=1))
-        chosen = [
-            positions_by_weight(row, num_samples, seeding.generator(seed, "resampling", k))
-            for k, row in enumerate(smoothed.log_weights)
-        ]
-        self.draws: Variables = {
-            name: np.stack([values[k, rows] for k, rows in enumerate(chosen)])
-            for name, values in proposed.items()
-        }
+        self.log_evidence = log_mean_weight(weights)
+        self.draws, self.effective, self.pareto_k = resampled(proposed, weights, num_samples, seed)
 
 
 def _nothing(**variables: Array) -> FloatArray:

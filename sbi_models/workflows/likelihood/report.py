@@ -1,18 +1,18 @@
 """Report on the posterior draws of one data set from a learned likelihood."""
 
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from sbi_models.workflows.resampling import FEWEST_EFFECTIVE, DrawsReport
+
 _R_HAT = 1.05
-_FEWEST_EFFECTIVE = 100
 _MOST_DIVERGENT, _LEAST_ACCEPTANCE, _MOST_UNMOVED = 0.05, 0.1, 0.05
 _MOST_OUTSIDE, _MOST_CUT = 0.05, 0.02
 
 
-@dataclass(frozen=True)
-class PosteriorReport:
+@dataclass(frozen=True, kw_only=True)
+class PosteriorReport(DrawsReport):
     """Report on the posterior draws of one data set, by importance weights or Markov chains.
 
     Attributes:
@@ -31,7 +31,6 @@ class PosteriorReport:
     """
 
     method: str
-    effective_draws: float
     log_evidence: float
     outside_reach: float
     pareto_k: float | None = None
@@ -40,22 +39,11 @@ class PosteriorReport:
     divergent: float | None = None
     cut: float | None = None
     unmoved: float | None = None
-    warnings: tuple[str, ...] = ()
-
-    @property
-    def is_reliable(self) -> bool:
-        """True if there are no warnings."""
-        return not self.warnings
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
 
 
 def judged(report: PosteriorReport) -> PosteriorReport:
     """The report with its warnings."""
-    known = {field.name: getattr(report, field.name) for field in fields(report)}
-    return PosteriorReport(**{**known, "warnings": tuple(_doubts(report))})
+    return replace(report, warnings=tuple(_doubts(report)))
 
 
 def _doubts(report: PosteriorReport) -> list[str]:
@@ -70,7 +58,7 @@ def _doubts(report: PosteriorReport) -> list[str]:
             f"Independent groups of chains disagree (R-hat {report.r_hat:.2f}, {_R_HAT} at most): there may "
             "be modes with wrong shares, or ones that were missed."
         )
-    if report.effective_draws < _FEWEST_EFFECTIVE:
+    if report.effective_draws < FEWEST_EFFECTIVE:
         doubts.append(f"The draws are worth {report.effective_draws:.0f} independent ones only.")
     if report.divergent is not None and report.divergent > _MOST_DIVERGENT:
         doubts.append(

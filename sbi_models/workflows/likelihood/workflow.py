@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Literal, Unpack
 
 import numpy as np
@@ -24,6 +23,7 @@ from sbi_models.arguments import known_arguments, positive_int
 from sbi_models.datasets import Augmentations
 from sbi_models.errors import ConfigurationError, suggest
 from sbi_models.simulators import Simulator
+from sbi_models.training.checkpoints import model_file
 from sbi_models.training.history import History, OnEpochEnd
 from sbi_models.training.settings import TrainingOptions, TrainingSettings
 from sbi_models.types import FloatArray, Variables, VariablesLike
@@ -39,7 +39,6 @@ from sbi_models.workflows.likelihood.construction import (
     network_of,
     networks_of,
     offline_networks,
-    split_off,
 )
 from sbi_models.workflows.likelihood.posterior import LikelihoodPosterior, Method
 from sbi_models.workflows.likelihood.prior import resolved_prior, support_bounds
@@ -249,7 +248,7 @@ class LikelihoodWorkflow(Workflow):
         variables = self._checked(data, "training data")
         held_out = self._validation_variables(validation_data)
         if held_out is None:
-            variables, held_out = split_off(variables, seeding.derive(self.seed, "held out"))
+            variables, held_out = schedules.split_off(variables, seeding.derive(self.seed, "held out"))
         first = likelihood_members(self.approximator)[0][1]
         number = int(first.elements(variables, "training data")[1].sum())
         schedule = schedules.for_simulations(number)
@@ -289,9 +288,9 @@ class LikelihoodWorkflow(Workflow):
         self.approximator.weights = {
             name: weight if weight >= _LEAST_WEIGHT else 0.0 for name, weight in weights.items()
         }
-        if self.settings.checkpoint_filepath is not None:
-            name = f"{self.settings.checkpoint_name}.safetensors"
-            self.approximator.save(Path(self.settings.checkpoint_filepath) / name)
+        file = model_file(self.settings)
+        if file is not None:
+            self.approximator.save(file)
 
     # ---- likelihood ---------------------------------------------------------
 
