@@ -34,6 +34,7 @@ from sbi_models.tracking.redaction import redacted_setting
 from sbi_models.tracking.retries import patiently
 from sbi_models.tracking.store import Store
 from sbi_models.tracking.versions import AliasMove, ModelListing, RegisteredModel, point, write_notes
+from sbi_models.workflows.likelihood.implied import ImpliedPosterior, is_likelihood
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", UserWarning)  # MLflow warns about the type hints of its own classes
@@ -120,8 +121,11 @@ def signature_of(approximator: Approximator) -> ModelSignature:
     Inputs: float64, so that dates and frequencies arrive whole, of shape (num_datasets, *shape), where only
     the last axis of a condition is fixed: whether sets and series may be longer or shorter than in training
     is for the approximator to say. Outputs: (num_datasets, num_samples, *shape), float64; none are listed for
-    point estimators, whose estimates go by rule and variable.
+    point estimators, whose estimates go by rule and variable. Inputs of a learned likelihood are not listed:
+    MLflow would drop its parameters, which are there for a log likelihood only.
     """
+    if is_likelihood(approximator):
+        return _signature_of_posterior(ImpliedPosterior(approximator))
     conditions, targets = approximator.condition_names, approximator.inference_names
     inputs = [
         _tensor((-1, *(-1 for _ in shape[:-1]), *shape[-1:]), key, conditions)
@@ -131,17 +135,31 @@ def signature_of(approximator: Approximator) -> ModelSignature:
     certificate = ParamSpec("certificate", "boolean", False)
     if not approximator.has_draws:
         return ModelSignature(inputs=Schema(inputs), params=ParamSchema([certificate]))
-    params = [
+    return ModelSignature(
+        inputs=Schema(inputs), outputs=Schema(outputs), params=ParamSchema([*_params(), certificate])
+    )
+
+
+def _params() -> list[ParamSpec]:
+    """What a request for draws may say beside the data."""
+    return [
         ParamSpec("num_samples", "long", DEFAULT_SAMPLES),
         ParamSpec("seed", "long", 0),
         ParamSpec("output", "string", "draws"),
     ]
-    return ModelSignature(
-        inputs=Schema(inputs), outputs=Schema(outputs), params=ParamSchema([*params, certificate])
-    )
 
 
-def _shapes(approximator: Approximator, names: tuple[str, ...]) -> list[tuple[str, tuple[int, ...]]]:
+def _signature_of_posterior(posterior: ImpliedPosterior) -> ModelSignature:
+    """That of a learned likelihood: of the posterior that it implies."""
+    targets = posterior.inference_names
+    outputs = [_tensor((-1, -1, *shape), key, targets) for key, shape in _shapes(posterior, targets)]
+    params = ParamSchema([*_params(), ParamSpec("certificate", "boolean", False)])
+    return ModelSignature(outputs=Schema(outputs), params=params)
+
+
+def _shapes(
+    approximator: Approximator | ImpliedPosterior, names: tuple[str, ...]
+) -> list[tuple[str, tuple[int, ...]]]:
     return [(name, tuple(approximator.shapes[name])) for name in names]
 
 
@@ -161,6 +179,12 @@ def _about(approximator: Approximator, name: str) -> str:
         ", ".join(f"`{key}`" for key in keys)
         for keys in (approximator.inference_names, approximator.condition_names)
     )
+    if is_likelihood(approximator):
+        how = f'`sbi_models.LikelihoodWorkflow(network=sbi_models.load("models:/{name}/latest"))`'
+        return (
+            f"Likelihood of {targets} given {conditions}, learned from simulations. Draw posteriors, for any "
+            f"prior, with `sample` of {how}."
+        )
     how = f'`sbi_models.load("models:/{name}/latest").sample(num_samples=1000, conditions=...)`'
     return (
         f"Amortized posterior of {targets} given {conditions}, learned from simulations. Draw from it "

@@ -3,7 +3,8 @@
 MLflow copies this file into each registered model and runs the copy when the model is loaded ("models from
 code"), so nothing is pickled. It must go on working beside later versions of the package and therefore uses
 only `load_approximator`, `has_draws`, names, `may_miss`, `any_length`, `shapes`, `sample`, `log_prob`,
-`estimate` and `certify`, whose certificates have `verdict`, `warnings` and `as_dict`.
+`estimate` and `certify`, whose certificates have `verdict`, `warnings` and `as_dict`; and of a likelihood
+`as_posterior`, `drawn`, whose reports have `as_dict`, and `log_likelihood`.
 """
 
 import operator
@@ -19,6 +20,7 @@ from sbi_models.approximators import load_approximator
 from sbi_models.errors import DataError, SbiModelsError, data_sets_in_words, distrust, suggest
 from sbi_models.numeric_input import real_array
 from sbi_models.ragged import as_float64, is_ragged, leaves, real_or_ragged
+from sbi_models.workflows.likelihood.implied import ImpliedPosterior, as_posterior
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", UserWarning)  # MLflow warns about the type hints of its own classes
@@ -30,7 +32,7 @@ MAX_NUMBERS = 10_000_000
 """In one request: data sets, draws of each, and numbers in all, those that come in and those that go out."""
 
 DEFAULT_SAMPLES = 1000
-OUTPUTS = ("draws", "summary", "log_density")
+OUTPUTS = ("draws", "summary", "log_density", "log_likelihood")
 LEVELS = (0.025, 0.25, 0.5, 0.75, 0.975)
 
 ROWS_AT_ONCE = 4096
@@ -42,7 +44,7 @@ class PosteriorSampler(PythonModel):  # type: ignore[misc]
 
     def load_context(self, context: Any) -> None:
         """Read the approximator from the file that was registered."""
-        self._approximator = load_approximator(context.artifacts["approximator"])
+        self._approximator: Any = as_posterior(load_approximator(context.artifacts["approximator"]))
 
     def predict(self, context: Any, model_input: np.ndarray, params: dict[str, Any] | None = None) -> Any:
         """Posterior draws (num_datasets, num_samples, dim), float, in raw space.
@@ -66,6 +68,12 @@ class PosteriorSampler(PythonModel):  # type: ignore[misc]
         - `certificate` (default false): the answer is a dict that has the certificates beside the rest:
           {"theta": draws, "certificates": [a dict for each data set]}.
 
+        A learned likelihood gives draws and summaries of the posterior under the prior of its simulations.
+        In place of certificates are reports on the draws, {"theta": draws, "reports": [a dict for each data
+        set]}, and in place of "log_density" there is `output` "log_likelihood", for which the input has
+        parameters, too, (num_datasets, dim) each: {"log_likelihood": (num_datasets,)} in nats, raw space,
+        minus infinity outside of the support.
+
         Every observation is looked at: a warning (TrustWarning) says for which the draws should not be
         trusted, and why.
 
@@ -74,6 +82,16 @@ class PosteriorSampler(PythonModel):  # type: ignore[misc]
         is an INVALID_PARAMETER_VALUE, which a server answers with HTTP 400.
         """
         asked = _options(params or {})
+        if isinstance(self._approximator, ImpliedPosterior):
+            try:
+                return _by_likelihood(self._approximator, model_input, asked)
+            except SbiModelsError as error:
+                raise _invalid(str(error)) from error
+        if asked.output == "log_likelihood":
+            raise _invalid(
+                f"Expected output as one of {', '.join(OUTPUTS[:-1])}, got {asked.output!r}: this model has "
+                "a posterior, and no likelihood."
+            )
         conditions = _conditions(model_input, self._approximator)
         if not self._approximator.has_draws and asked.output != "draws":
             raise _invalid(
@@ -104,15 +122,7 @@ class PosteriorSampler(PythonModel):  # type: ignore[misc]
                 for rule, values in estimates.items()
                 for name, value in values.items()
             }
-        n = _rows(conditions)
-        width = sum(
-            int(np.prod(approximator.shapes[name], dtype=int)) for name in approximator.inference_names
-        )
-        if n * asked.num_samples * width > MAX_NUMBERS:
-            raise _invalid(
-                f"Expected at most {MAX_NUMBERS} numbers in one answer, got num_samples * num_datasets * "
-                f"width = {asked.num_samples} * {n} * {width}. Ask for fewer draws or data sets at a time."
-            )
+        _refuse_more_draws(approximator, conditions, asked)
         draws = dict(
             approximator.sample(num_samples=asked.num_samples, conditions=conditions, seed=asked.seed)
         )
@@ -141,6 +151,39 @@ class PosteriorSampler(PythonModel):  # type: ignore[misc]
                 self._approximator.log_prob(given | {name: value[rows] for name, value in flat.items()})
             )
         return np.concatenate(parts).reshape(num_datasets, num_samples)
+
+
+def _by_likelihood(model: ImpliedPosterior, model_input: Any, asked: "Options") -> Any:
+    """What `PosteriorSampler.predict` gives for a learned likelihood."""
+    if asked.output == "log_density":
+        raise _invalid(
+            "Expected output as one of draws, summary, log_likelihood, got 'log_density': this model is a "
+            "learned likelihood, whose posterior density has no closed form."
+        )
+    if asked.output == "log_likelihood":
+        if asked.certificate:
+            raise _invalid("Expected no certificate with output log_likelihood, which has no draws.")
+        data = _conditions(model_input, model, (*model.inference_names, *model.condition_names))
+        return {"log_likelihood": model.log_likelihood(data)}
+    conditions = _conditions(model_input, model)
+    _refuse_more_draws(model, conditions, asked)
+    draws, reports = model.drawn(num_samples=asked.num_samples, conditions=conditions, seed=asked.seed)
+    answer: dict[str, Any] = dict(draws)
+    if asked.output == "summary":
+        answer = {name: _summary(value) for name, value in draws.items()}
+    if asked.certificate:
+        return answer | {"reports": [report.as_dict() for report in reports]}
+    return answer if asked.output == "summary" or len(draws) > 1 else next(iter(answer.values()))
+
+
+def _refuse_more_draws(model: Any, conditions: Mapping[str, Any], asked: "Options") -> None:
+    n = _rows(conditions)
+    width = sum(int(np.prod(model.shapes[name], dtype=int)) for name in model.inference_names)
+    if n * asked.num_samples * width > MAX_NUMBERS:
+        raise _invalid(
+            f"Expected at most {MAX_NUMBERS} numbers in one answer, got num_samples * num_datasets * "
+            f"width = {asked.num_samples} * {n} * {width}. Ask for fewer draws or data sets at a time."
+        )
 
 
 class Options(NamedTuple):
@@ -195,13 +238,13 @@ def _warn(certificates: list[Any]) -> None:
         )
 
 
-def _conditions(model_input: Any, approximator: Any) -> dict[str, Any]:
+def _conditions(model_input: Any, approximator: Any, names: tuple[str, ...] | None = None) -> dict[str, Any]:
     """Named float64 arrays of the input, checked for names, numbers, NaN and size.
 
     Those that may miss values may hold NaN or None, and those of any length may be ragged. The approximator
-    checks shapes.
+    checks shapes. `names` are those of the conditions, if nothing else is given.
     """
-    names, may_miss = approximator.condition_names, approximator.may_miss
+    names, may_miss = names or approximator.condition_names, approximator.may_miss
     if not isinstance(model_input, Mapping):
         if len(names) != 1:
             raise _invalid(f"Expected a dict with the arrays {', '.join(names)}, got one array.")

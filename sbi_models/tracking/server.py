@@ -27,6 +27,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from sbi_models.approximators import Approximator
 from sbi_models.errors import ConfigurationError, TrackingError
 from sbi_models.tracking.server_worker import Worker, command_of, refusal
+from sbi_models.workflows.likelihood.implied import as_posterior
 
 MOST_BYTES, BYTES_A_NUMBER = 64 * 2**20, 32
 """Of the body of a request; one data set of the model's size, at so many bytes a number, is always taken.
@@ -112,7 +113,8 @@ def serve(
 
 def most_bytes(approximator: Approximator) -> int:
     """Of the body of a request."""
-    one = sum(math.prod(approximator.shapes[name]) for name in approximator.condition_names)
+    asked = as_posterior(approximator)
+    one = sum(math.prod(asked.shapes[name]) for name in asked.condition_names)
     return max(MOST_BYTES, BYTES_A_NUMBER * one)
 
 

@@ -77,7 +77,11 @@ def test_inputs_are_converted(served: Callable[..., Any]) -> None:
         (X, {"num_samples": 2.5}, "num_samples"),
         (X, {"num_samples": True}, "num_samples"),
         (X, {"seed": -1}, "seed"),
-        (X, {"output": "sumary"}, "output as one of draws, summary, log_density, got 'sumary'"),
+        (
+            X,
+            {"output": "sumary"},
+            "output as one of draws, summary, log_density, log_likelihood, got 'sumary'",
+        ),
         (X, {"output": "summary", "num_samples": 1}, "num_samples as an integer from 2"),
         (X, {"num_sample": 5}, "Unknown param 'num_sample'. Did you mean 'num_samples'?"),
         (np.zeros((60, 20, 1)), {"num_samples": 100_000}, "at most 10000000 numbers in one answer"),

@@ -1,6 +1,7 @@
 """Parts of a workflow of learned likelihoods from its arguments: names, priors, networks, held-out data."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from torch.distributions import Distribution
 
@@ -9,11 +10,15 @@ from sbi_models.approximators.likelihood import KINDS_OF_DATA
 from sbi_models.errors import ConfigurationError
 from sbi_models.networks import AutoregressiveMixture, InferenceNetwork
 from sbi_models.simulators import Simulator
+from sbi_models.simulators.prior_json import distribution_from_json, distribution_to_json
 from sbi_models.workflows.construction import InferenceNetworkLike, Names, priors_of, roles_of
 from sbi_models.workflows.likelihood.prior import check_continuous
 
 COMPONENTS = 12
 """Normals of each mixture of the automatic networks."""
+
+PRIOR = "prior"
+"""Name of the prior of the simulations in the notes of a saved likelihood."""
 
 _MOST_WITHOUT_TRUNK = 2
 """Largest number of columns of conditions that the heads of a network read without a trunk."""
@@ -28,6 +33,18 @@ def continuous_priors(
         if name in known:
             check_continuous(name, known[name])
     return {name: known[name] for name in names if name in known}
+
+
+def prior_in_file(priors: Mapping[str, Distribution]) -> dict[str, Any]:
+    """The prior of the simulations as a saved likelihood keeps it, as far as JSON can hold it."""
+    kept = {name: distribution_to_json(one) for name, one in priors.items()}
+    return {name: content for name, content in kept.items() if content is not None}
+
+
+def prior_of_file(approximator: LikelihoodApproximator) -> dict[str, Distribution]:
+    """The prior that a saved likelihood has kept; none in files of earlier versions."""
+    kept = approximator.info["likelihood"].get(PRIOR, {})
+    return {name: distribution_from_json(content) for name, content in kept.items()}
 
 
 def check_names(parameters: list[str], observables: list[str], iid: object) -> None:

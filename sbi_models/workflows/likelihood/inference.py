@@ -1,0 +1,140 @@
+"""Inference with a learned likelihood: log likelihoods, and posterior draws and maxima for any prior."""
+
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+from torch import Tensor
+from torch.distributions import Distribution
+
+from sbi_models import seeding
+from sbi_models.approximators.element_likelihood import (
+    ElementLikelihood,
+    element_log_likelihood,
+    likelihood_function,
+    likelihood_members,
+)
+from sbi_models.approximators.rows import by_component
+from sbi_models.arguments import known_arguments, positive_int
+from sbi_models.errors import ConfigurationError, suggest
+from sbi_models.types import FloatArray, Variables, VariablesLike
+from sbi_models.workflows.likelihood.posterior import LikelihoodPosterior, Method
+from sbi_models.workflows.likelihood.prior import resolved_prior
+from sbi_models.workflows.likelihood.report import PosteriorReport
+from sbi_models.workflows.other_prior import PriorLike
+from sbi_models.workflows.workflow import Workflow
+
+
+@known_arguments
+class LikelihoodInference(Workflow):
+    """A workflow with a learned likelihood, however it was trained."""
+
+    priors: Mapping[str, Distribution]
+    reports: list[PosteriorReport]
+    """Reports on the data sets of the last call of `sample`."""
+
+    # ---- likelihood ---------------------------------------------------------
+
+    def log_likelihood(self, data: VariablesLike, *, batch_size: int | None = None) -> FloatArray:
+        """Log likelihood of data sets at parameters, in nats, raw space, (n_datasets,).
+
+        The sum over the elements of each data set, in float64; -inf for parameters outside of the support.
+
+        Args:
+            data: parameters (n_datasets, width) and observables, raw space. With `iid`, observables are
+                (n_datasets, N, width) for any N, or a list of n_datasets arrays (N_i, width); conditions of
+                elements likewise, or (n_datasets, width) for what all elements of a data set share.
+            batch_size: data sets at once; memory is bounded without it, too.
+        """
+        return element_log_likelihood(self.approximator, data, batch_size=batch_size)
+
+    def log_likelihood_fn(self, x: VariablesLike) -> Callable[[Tensor], Tensor]:
+        """Log likelihood of one data set as a function of parameters, for gradients and other samplers.
+
+        Args:
+            x: observables of one data set, and conditions of elements, as for `log_likelihood` with a leading
+                axis of 1.
+
+        Returns:
+            A function of a tensor (n, d), raw space, the parameters side by side in the order of
+            `parameters`, that gives (n,) in nats, float64, differentiable; -inf outside of the support.
+        """
+        return likelihood_function(ElementLikelihood(self.approximator, x))
+
+    # ---- posterior ----------------------------------------------------------
+
+    def sample(
+        self,
+        *,
+        num_samples: int,
+        conditions: VariablesLike,
+        split: bool = False,
+        batch_size: int | None = None,
+        seed: int | None = None,
+        prior: PriorLike | None = None,
+        method: Method = "auto",
+        proposal: Workflow | None = None,
+    ) -> Variables:
+        """Posterior draws of every data set; `reports` has figures, and a TrustWarning tells of doubts.
+
+        Args:
+            num_samples: draws for each data set.
+            conditions: observables, and conditions of elements, as for `log_likelihood`.
+            split: return each component of a parameter of width d as a variable of its own.
+            batch_size: data sets that are drawn side by side; None is 64. Each has its own random numbers.
+            seed: seed of the draws.
+            prior: torch distribution of the parameter, or a dict of them by parameter; the prior of the
+                simulations where there is none.
+            method: "importance" weights draws of the proposal by prior times likelihood, Pareto-smoothed.
+                "mcmc" runs many chains by gradients, tempered from the prior. "auto" does the first where
+                there is a proposal, and the second for data sets whose weights have too heavy a tail.
+            proposal: trained workflow of the same parameters, whose draws are weighted.
+
+        Returns:
+            Name to array of shape (num_datasets, num_samples, width), raw space.
+
+        Raises:
+            ConfigurationError: if no density of the prior is known, or it is discrete.
+            DataError: for data that do not fit, or that have no likelihood at any parameters.
+        """
+        posterior = self._posterior(conditions, prior)
+        draws, self.reports = posterior.sample(
+            positive_int(num_samples, "num_samples"),
+            method=method,
+            proposal=proposal,
+            conditions=conditions,
+            at_once=None if batch_size is None else positive_int(batch_size, "batch_size"),
+            seed=seeding.resolve(seed),
+        )
+        return by_component(draws) if split else draws
+
+    def map(
+        self,
+        conditions: VariablesLike,
+        *,
+        prior: PriorLike | None = None,
+        space: Literal["raw", "unbounded"] = "raw",
+        seed: int | None = None,
+    ) -> Variables:
+        """Parameters of the highest posterior density (MAP), name to (n_datasets, width).
+
+        The density depends on the space: that of raw parameters, or of what the supports of the prior are
+        mapped to, which is all real numbers; there it cannot lie on a bound. Found by BFGS from the best of
+        many prior draws.
+
+        Args:
+            conditions: data as for `sample`.
+            prior: prior as for `sample`.
+            space: space of the density that is maximized; results are in raw space anyway.
+            seed: seed of the draws.
+        """
+        if space not in ("raw", "unbounded"):
+            raise ConfigurationError(f"Unknown space {space!r}. {suggest(str(space), ('raw', 'unbounded'))}")
+        posterior = self._posterior(conditions, prior)
+        return posterior.maximum(is_raw=space == "raw", seed=seeding.resolve(seed))
+
+    def _posterior(self, conditions: VariablesLike, prior: PriorLike | None) -> LikelihoodPosterior:
+        first = likelihood_members(self.approximator)[0][1]
+        first._check_built()
+        widths = {name: first.shapes[name][0] for name in first.parameter_names}
+        chosen = resolved_prior(prior, self.priors, first.parameter_names, widths)
+        return LikelihoodPosterior(chosen, ElementLikelihood(self.approximator, conditions))
