@@ -19,6 +19,7 @@ from sbi_models.pipeline.experiment.yaml_files import experiment_names, is_exper
 from sbi_models.pipeline.folders import project_root
 from sbi_models.tracking import is_model_uri, load, open_store
 from sbi_models.types import Variables
+from sbi_models.workflows.likelihood.implied import ImpliedPosterior, as_posterior
 
 SUFFIXES = (".npz", ".safetensors", ".pkl", ".pickle")
 
@@ -59,7 +60,7 @@ def diagnose_model(
     )
     truth, names = {name: test[name] for name in approximator.inference_names}, _names(approximator)
     conditions = {name: test[name] for name in approximator.condition_names}
-    discrete = discrete_variables_of(approximator)
+    discrete = {} if isinstance(approximator, ImpliedPosterior) else discrete_variables_of(approximator)
     verdict = diagnostics.judge(
         draws, truth, variable_names=names, conditions=conditions, discrete=discrete, seed=seed
     )
@@ -72,11 +73,11 @@ def diagnose_model(
     return verdict
 
 
-def _load(model: str) -> Approximator:
+def _load(model: str) -> Approximator | ImpliedPosterior:
     if is_experiment(model):
         model = f"models:/{load_experiment(model).register_as.name}@champion"
-    approximator = load(
-        model, open_store(project_root(), create=False) if is_model_uri(model) else None, certify=False
+    approximator = as_posterior(
+        load(model, open_store(project_root(), create=False) if is_model_uri(model) else None, certify=False)
     )
     if not approximator.has_draws:
         raise ConfigurationError(
@@ -92,7 +93,7 @@ def _simulated(source: str, num_datasets: int, seed: int) -> Variables:
     )
 
 
-def _read(file: Path, approximator: Approximator) -> Variables:
+def _read(file: Path, approximator: Approximator | ImpliedPosterior) -> Variables:
     if not file.is_file():
         raise DataError(f"{file}: no such file. Expected simulations with their true parameters.")
     variables = read_file(file)
@@ -102,7 +103,7 @@ def _read(file: Path, approximator: Approximator) -> Variables:
     return variables
 
 
-def _names(approximator: Approximator) -> list[str] | None:
+def _names(approximator: Approximator | ImpliedPosterior) -> list[str] | None:
     """The names of all parameters, if the model knows those of its components."""
     known = approximator.info.get("variable_names", {})
     if not all(name in known for name in approximator.inference_names):

@@ -14,6 +14,7 @@ from rich.table import Table
 from sbi_models.errors import ConfigurationError, DataError
 from sbi_models.pipeline.experiment.observations import read_observations
 from sbi_models.pipeline.folders import project_root
+from sbi_models.pipeline.learned_likelihood import implied_draws, report_in_words
 from sbi_models.pipeline.model_info import has_proposal, open_shape
 from sbi_models.pipeline.posterior_tables import INTERVAL, draws_frame
 from sbi_models.pipeline.report.certificates import print_certificates
@@ -21,6 +22,7 @@ from sbi_models.pipeline.report.numbers import digits_of, fixed
 from sbi_models.pipeline.report.output import output_settings, print_json, print_line
 from sbi_models.pipeline.report.usage import NEAR
 from sbi_models.tracking import is_model_uri, load, open_store
+from sbi_models.workflows.likelihood.implied import ImpliedPosterior, as_posterior
 
 SUFFIXES = (".csv", ".parquet")
 QUANTILES = (INTERVAL[0], 0.5, INTERVAL[1])
@@ -53,8 +55,8 @@ def sample_file(
         )
     if not observations.is_file():
         raise DataError(f"{observations}: no such file. Expected a CSV file of observations.")
-    approximator = load(
-        model, open_store(project_root(), create=False) if is_model_uri(model) else None, certify=False
+    approximator = as_posterior(
+        load(model, open_store(project_root(), create=False) if is_model_uri(model) else None, certify=False)
     )
     if len(approximator.condition_names) != 1:
         raise DataError(
@@ -68,11 +70,16 @@ def sample_file(
         open_shape(approximator, variable),
         may_miss=variable in approximator.may_miss,
     )
-    draws = approximator.sample(num_samples=num_samples, conditions={variable: values}, seed=seed)
+    reports: list[dict[str, Any]] = []
+    if isinstance(approximator, ImpliedPosterior):
+        draws, told = implied_draws(approximator, {variable: values}, num_samples, seed)
+        reports = [{"data_set": label, **one.as_dict()} for label, one in zip(labels, told, strict=True)]
+    else:
+        draws = approximator.sample(num_samples=num_samples, conditions={variable: values}, seed=seed)
     frame = draws_frame(labels, draws, approximator.info.get("variable_names", {}))
     rows, note = _summarized(frame), NEAR if has_proposal(approximator.info) else None
     certificates = []
-    if certificate:
+    if certificate and not isinstance(approximator, ImpliedPosterior):
         issued = approximator.certify({variable: values}, seed=seed)
         certificates = [
             {"data_set": label, **one.as_dict()} for label, one in zip(labels, issued, strict=True)
@@ -82,6 +89,7 @@ def sample_file(
         rows,
         note,
         certificates,
+        reports,
     )
     if output is None and not output_settings().as_json:
         frame.to_csv(sys.stdout, index=False)
@@ -96,7 +104,9 @@ def sample_file(
         "output": None if output is None else str(output),
     }
     print_json(
-        drawn | {"posteriors": rows, "certificates": certificates if certificate else None, "note": note}
+        drawn
+        | {"posteriors": rows, "certificates": certificates if certificate else None, "note": note}
+        | ({"reports": reports} if reports else {})
     )
     return frame
 
@@ -121,11 +131,15 @@ def _summarized(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _print_summary(
-    title: str, rows: list[dict[str, Any]], note: str | None, certificates: list[dict[str, Any]]
+    title: str,
+    rows: list[dict[str, Any]],
+    note: str | None,
+    certificates: list[dict[str, Any]],
+    reports: list[dict[str, Any]],
 ) -> None:
-    """Print summary and certificates on standard error.
+    """Print summary, and certificates or reports, on standard error.
 
-    If quiet only certificates that failed are printed, and under `--json` nothing.
+    If quiet only certificates that failed, and reports with doubts, are printed, and under `--json` nothing.
     """
     if output_settings().as_json:
         return
@@ -148,6 +162,11 @@ def _print_summary(
     if note is not None:
         console.print(f"[yellow]{note}[/yellow]\n")
     quiet = output_settings().quiet
+    for report in reports:
+        if not quiet:
+            console.print(f"{escape(report['data_set'])}: {report_in_words(report)}")
+        for warning in report["warnings"]:
+            console.print(f"[yellow]{escape(report['data_set'])}: {escape(warning)}[/yellow]")
     shown = [row for row in certificates if not quiet or row["verdict"] != "passed"]
     if shown:
         console.print("Certificates: is a data set like the simulations of the training?")

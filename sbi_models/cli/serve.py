@@ -10,6 +10,7 @@ from sbi_models.pipeline.folders import project_root
 from sbi_models.pipeline.model_info import open_shape
 from sbi_models.pipeline.report.usage import curl_example
 from sbi_models.tracking import load, open_store, serve, version_of
+from sbi_models.workflows.likelihood.implied import as_posterior
 
 
 def serve_model(model: str, host: str, port: int, *, timeout: float, names: Collection[str] = ()) -> None:
@@ -23,8 +24,9 @@ def serve_model(model: str, host: str, port: int, *, timeout: float, names: Coll
     store = open_store(project_root(), create=False)
     version = version_of(store, model)
     approximator = load(version.uri, store, certify=False)
+    asked = as_posterior(approximator)
     refuse_taken(host, port)
-    shapes = {name: open_shape(approximator, name) for name in approximator.condition_names}
+    shapes = {name: open_shape(asked, name) for name in asked.condition_names}
     typer.echo(f"{version.uri} on http://{host}:{port}/invocations  (Ctrl-C stops it)", err=True)
     typer.echo("It has no passwords: whoever reaches this address can ask it.\n", err=True)
     typer.echo(curl_example(host, port, shapes), err=True)

@@ -14,10 +14,12 @@ from sbi_models.pipeline.experiment.adapter_steps import adapter_of
 from sbi_models.pipeline.experiment.question import Question
 from sbi_models.pipeline.experiment.settings import Experiment
 from sbi_models.pipeline.experiment.simulator_study import first_row
+from sbi_models.pipeline.learned_likelihood import check_likelihood
 from sbi_models.pipeline.steps.simulate import refuse_not_finite
 from sbi_models.ragged import axes_of_any_length, fine_rows, is_ragged, padded
 from sbi_models.simulators.contexts import several_rows
 from sbi_models.types import Variables
+from sbi_models.workflows.likelihood.implied import is_likelihood
 
 
 def check_data(question: Question, approximator: Approximator) -> None:
@@ -39,6 +41,8 @@ def check_data(question: Question, approximator: Approximator) -> None:
     check_steps(question.experiment, approximator, row)
     approximator.build(_rows_for(question, row, names), seed=0)
     try:
+        if is_likelihood(approximator):
+            return check_likelihood(question, approximator)
         _, observations = study.observations()
         if observations:
             for member in approximator.members.values():

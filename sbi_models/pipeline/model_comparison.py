@@ -10,8 +10,10 @@ from scipy.special import bdtr, ndtri, stdtrit
 
 from sbi_models import diagnostics
 from sbi_models.approximators import Approximator
+from sbi_models.approximators.element_likelihood import element_log_likelihood
 from sbi_models.errors import DataError
 from sbi_models.types import FloatArray, Variables
+from sbi_models.workflows.likelihood.implied import is_likelihood
 
 DRAWS = 200
 """Of each posterior, for the energy score of models without a density."""
@@ -140,6 +142,8 @@ def compare(
 ) -> Comparison:
     """Compare on simulations: by log density in nats where both have one, else by the energy score of draws.
 
+    Learned likelihoods are compared by the log likelihood of each simulation at its parameters.
+
     A mean that is off by 0.2 of the posterior's sd costs 0.02 nats, and makes the energy score of one
     parameter worse by a share of 0.02.
 
@@ -155,6 +159,9 @@ def compare(
         SbiModelsError: if one of them cannot answer for these simulations.
     """
     both = (challenger, champion)
+    if all(map(is_likelihood, both)):
+        new, old = (element_log_likelihood(model, test) for model in both)
+        return compared(new, old, margin=margin, level=level)
     if all(member.has_density for model in both for member in model.members.values()):
         new, old = (np.asarray(model.log_prob(test), dtype=np.float64) for model in both)
         return compared(new, old, margin=margin, level=level)

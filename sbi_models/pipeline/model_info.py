@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sbi_models.approximators import Approximator
+from sbi_models.workflows.likelihood.implied import ImpliedPosterior
 
 PROPOSAL = "proposal"
 _EARLIER = "narrowed_to"
@@ -15,7 +16,7 @@ def has_proposal(info: Mapping[str, Any]) -> bool:
     return PROPOSAL in info or _EARLIER in info
 
 
-def open_shape(approximator: Approximator, name: str) -> tuple[int | None, ...]:
+def open_shape(approximator: Approximator | ImpliedPosterior, name: str) -> tuple[int | None, ...]:
     """Shape of a data set of a condition; None for the axes that may have any length."""
     axes = approximator.any_length.get(name, 0)
     return (None,) * axes + tuple(approximator.shapes[name][axes:])

@@ -188,10 +188,16 @@ class Disagreement(BaseModel):
 
 
 class Diagnosis(ModelDiagnosis):
-    """Diagnostics of the approximator, of each member of an ensemble, and of how far these are apart."""
+    """Diagnostics of the approximator, of each member of an ensemble, and of how far these are apart.
+
+    Those of a learned likelihood are of the posterior that it implies; `observables` is the verdict on its
+    observables, given the parameters, and `doubtful` the share of posteriors whose reports have warnings.
+    """
 
     members: dict[str, ModelDiagnosis] = Field(default_factory=dict)
     disagreement: Disagreement | None = None
+    observables: JSONObject | None = None
+    doubtful: float | None = None
 
     @property
     def is_intact(self) -> bool:
@@ -256,6 +262,8 @@ class Inference(FilesOutcome):
         draws_sha256: sha256 of the file with the draws.
         certificates: `Certificate.as_dict()` with the label `data_set`, by data set.
         corrections: `ResamplingReport.as_dict()` with the label `data_set`; empty without importance weights.
+        reports: `PosteriorReport.as_dict()` with the label `data_set`, of a learned likelihood, which has no
+            certificates.
         reference_c2st: C2ST to reference draws by data set; empty where there are none.
     """
 
@@ -265,6 +273,7 @@ class Inference(FilesOutcome):
     certificates: list[JSONObject]
     corrections: list[JSONObject]
     reference_c2st: dict[str, float]
+    reports: list[JSONObject] = Field(default_factory=list)
 
 
 class Composition(FilesOutcome):

@@ -45,7 +45,7 @@ def distribution_from_json(content: Mapping[str, Any]) -> Distribution:
         if content["name"] == Independent.__name__:
             return Independent(distribution_from_json(content["base"]), int(content["axes"]))
         kind: Any = getattr(torch.distributions, content["name"])
-        if not (isinstance(kind, type) and issubclass(kind, Distribution)):
+        if not isinstance(kind, type) or Distribution not in kind.__mro__:
             raise TypeError(f"no distribution: {content['name']}")
         arguments = {
             name: torch.tensor(value, dtype=torch.float64) for name, value in content["arguments"].items()

@@ -25,6 +25,7 @@ from sbi_models.pipeline.experiment.setting_types import (
 )
 from sbi_models.pipeline.experiment.training_settings import (
     Ensemble,
+    Likelihood,
     Member,
     Network,  # noqa: F401 - published here
     Train,
@@ -241,6 +242,8 @@ class Experiment(Settings):
     name."""
     simulate: Simulate = Simulate()
     train: Train = Train()
+    likelihood: Likelihood | None = None
+    """Learn the likelihood in place of the posterior: true, or settings."""
     ensemble: Ensemble | None = None
     """Settings of an ensemble, which the step `ensemble` trains in place of `train`."""
     diagnose: Diagnose = Diagnose()
@@ -264,6 +267,19 @@ class Experiment(Settings):
                 stacklevel=2,
             )
         return settings
+
+    @model_validator(mode="before")
+    @classmethod
+    def _likelihood_by_truth(cls, settings: object) -> object:
+        """Settings in place of true, and the automatic network where a likelihood names none."""
+        if not isinstance(settings, dict) or settings.get("likelihood") is None:
+            return settings
+        likelihood, train = settings["likelihood"], settings.get("train", {})
+        if likelihood is False:
+            return settings | {"likelihood": None}
+        if isinstance(train, dict) and "inference_network" not in train:
+            settings = settings | {"train": train | {"inference_network": {"name": "auto"}}}
+        return settings | {"likelihood": {} if likelihood is True else likelihood}
 
     @field_validator("engine", mode="before")
     @classmethod
@@ -319,6 +335,27 @@ class Experiment(Settings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _likelihood_alone(self) -> Self:
+        if self.likelihood is None:
+            return self
+        others = {
+            "ensemble": self.ensemble,
+            "compose": self.compose,
+            "sequential": self.sequential,
+            "missing": self.missing,
+            "summary_variables": self.summary_variables,
+            "train.summary_network": self.train.summary_network,
+            "infer.num_proposals": self.infer.num_proposals,
+        }
+        if given := [name for name, value in others.items() if value]:
+            raise ConfigurationError(
+                f"Expected no {given[0]} with likelihood, which learns the density of inference_conditions "
+                f"given inference_variables. Leave {given[0]} out, or likelihood."
+            )
+        self.likelihood.check(self.inference_conditions)
+        return self
+
     def what_matters(self) -> dict[str, Any]:
         """All settings that results depend on: without engine, folder, monitoring and retraining."""
         return self.model_dump(
@@ -331,6 +368,12 @@ class Experiment(Settings):
                 "simulate": {"rows_per_shard"},
             },
         )
+
+    @property
+    def observables(self) -> list[str]:
+        """What a learned likelihood is the density of."""
+        given = [] if self.likelihood is None else self.likelihood.conditions
+        return [name for name in self.inference_conditions if name not in given]
 
     @property
     def variables(self) -> list[str]:

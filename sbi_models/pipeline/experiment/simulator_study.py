@@ -79,7 +79,7 @@ class PlainStudy:
             labels, values = read_observations(
                 path,
                 names[0],
-                tuple(kind_of(self._row[names[0]])["shape"]),
+                self._shape(names[0]),
                 may_miss=names[0] in self._experiment.may_miss,
                 any_length=partial(self._differs_in_length, names[0]),
             )
@@ -96,6 +96,15 @@ class PlainStudy:
                 f"Expected the same number of data sets in every variable of {path}, got {counts}."
             )
         return [str(i + 1) for i in range(counts[names[0]])], {name: variables[name] for name in names}
+
+    def _shape(self, name: str) -> tuple[int | None, ...]:
+        """Shape of a data set of a condition, as far as it is known by a simulation."""
+        shape = tuple(kind_of(self._row[name])["shape"])
+        likelihood = self._experiment.likelihood
+        if likelihood is None or likelihood.iid is None:
+            return shape
+        element = shape if likelihood.iid == "elements" else shape[1:]
+        return (None, *(element or (1,)))
 
     def _differs_in_length(self, name: str) -> bool:
         """Whether simulations differ in their number of elements of a summary variable."""

@@ -4,8 +4,8 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from sbi_models.errors import ConfigurationError
-from sbi_models.pipeline.experiment.setting_types import FileName, Settings
+from sbi_models.errors import ConfigurationError, suggest
+from sbi_models.pipeline.experiment.setting_types import MIN_DATASETS, FileName, Settings
 
 
 class Network(Settings):
@@ -43,6 +43,35 @@ class Train(Settings):
     strategy: str = "auto"
     """Strategy of Lightning for several devices: "ddp_spawn" or "ddp_fork" where the pipeline starts the
     processes."""
+
+
+class Likelihood(Settings):
+    """A learned likelihood in place of a posterior, whose draws come from it and the prior of the simulator.
+
+    `inference_conditions` are what has a density, given `inference_variables`; the network is "auto" unless
+    `train` names another one. The prior has to be torch distributions.
+    """
+
+    iid: Literal["elements", "sets"] | None = None
+    """What data are: one vector; or any number of elements that are independent given the parameters, of
+    which a simulation is one ("elements") or a set ("sets")."""
+    conditions: list[str] = Field(default_factory=list)
+    """Those of `inference_conditions` that have no density, such as a stimulus, known for each element."""
+    diagnosed: int = Field(default=100, ge=MIN_DATASETS)
+    """Test simulations whose posteriors are drawn for the verdict; all of them count for the log score."""
+
+    def check(self, names: list[str]) -> None:
+        """Raise ConfigurationError if `inference_conditions` lack a condition, or have nothing else."""
+        for name in self.conditions:
+            if name not in names:
+                raise ConfigurationError(
+                    f"Expected likelihood.conditions among inference_conditions, got {name!r}. "
+                    f"{suggest(name, names)}"
+                )
+        if set(names) <= set(self.conditions):
+            raise ConfigurationError(
+                "Expected inference_conditions that have a density, got none beside likelihood.conditions."
+            )
 
 
 class Member(Settings):

@@ -21,10 +21,11 @@ from sbi_models.pipeline.outcomes import JSONObject, Monitoring, MonitorResult, 
 from sbi_models.pipeline.report.json_summary import monitor_summary
 from sbi_models.pipeline.report.results import show_monitoring
 from sbi_models.pipeline.run_record import log_files
-from sbi_models.pipeline.steps.diagnose import Diagnoser
+from sbi_models.pipeline.steps.diagnose import Diagnoser, diagnose_likelihood
 from sbi_models.pipeline.steps.infer import certify_observations
 from sbi_models.pipeline.steps.task import step
 from sbi_models.tracking import FLOW_TAG, RunRecord, Store, Tracker, annotate, open_store, version_of
+from sbi_models.workflows.likelihood.implied import is_likelihood
 
 
 @register_flow("monitor", show=show_monitoring)
@@ -93,6 +94,9 @@ def diagnose_afresh(
     settings = question.experiment.monitor
     seed = seeding.derive(question.experiment.seed, "monitor", turn)
     test = question.study.simulator.rows(0, settings.num_datasets, seed=seed, progress=False)
+    if is_likelihood(approximator):
+        fields = diagnose_likelihood(question, approximator, test, results)
+        return dict(fields["verdict"])
     draws = approximator.sample(num_samples=settings.num_samples, conditions=test, seed=seed)
     diagnoser = Diagnoser(question, approximator.inference_names, test, seed)
     verdict: JSONObject = diagnoser(results, approximator, draws)["verdict"]
@@ -102,10 +106,10 @@ def diagnose_afresh(
 def look_at_observations(question: Question, approximator: Approximator, results: Results) -> float | None:
     """The p-value of all real observations together, small if they are unlike the simulations.
 
-    None without observations.
+    None without observations, and of a learned likelihood.
     """
     labels, observations = question.study.observations()
-    if not labels:
+    if not labels or is_likelihood(approximator):
         return None
     certificates = certify_observations(question, approximator, labels, observations, results)
     p_value = drift_p_value(

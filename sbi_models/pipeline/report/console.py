@@ -12,6 +12,7 @@ from sbi_models.diagnostics.metrics.registry import METRICS
 from sbi_models.pipeline.certificate_summary import in_short
 from sbi_models.pipeline.experiment.question import Question
 from sbi_models.pipeline.folders import project_root
+from sbi_models.pipeline.learned_likelihood import doubts_in_short, report_in_words
 from sbi_models.pipeline.member_runs import of_member, of_mixture
 from sbi_models.pipeline.outcomes import (
     Composition,
@@ -147,6 +148,10 @@ class PipelineConsole:
         for name, row in (verdict["parameters"] | jointly).items():
             if row["flaws"]:
                 self._line(f"  {escape(name)}", escape(row["sentence"]))
+        if diagnosis.observables is not None:
+            self._line("Observables", escape(diagnosis.observables["sentence"]))
+        if diagnosis.doubtful:
+            self._line("Draws", f"[yellow]{diagnosis.doubtful:.0%} of the posteriors with doubts[/yellow]")
         self._done(diagnosis, reused, f"{len(diagnosis.figures) + len(diagnosis.custom_figures)} figures")
 
     def registered(self, registered: Registered, decision: Decision) -> None:
@@ -169,10 +174,17 @@ class PipelineConsole:
             )
             for warning in row["warnings"]:
                 self._line("", f"[yellow]{escape(warning)}[/yellow]")
+        for row in inference.reports:
+            self._line(f"Drawn {escape(row['data_set'])}", report_in_words(row))
+            for warning in row["warnings"]:
+                self._line("", f"[yellow]{escape(warning)}[/yellow]")
         if inference.reference_c2st:
             scores = ", ".join(f"{label} {score:.3f}" for label, score in inference.reference_c2st.items())
             self._line("C2ST to reference", f"{scores} (0.5 is indistinguishable)")
-        self._done(inference, reused, f"certificates: {in_short(inference.certificates)}")
+        trust = f"certificates: {in_short(inference.certificates)}"
+        if inference.reports:
+            trust = f"draws: {doubts_in_short(inference.reports)}"
+        self._done(inference, reused, trust)
 
     def composed(self, composition: Composition, reused: bool) -> None:
         """All real data sets have one posterior; reasons not to trust it."""
@@ -227,7 +239,7 @@ class PipelineConsole:
         """The posteriors as tables, and certificates."""
         posteriors = pd.DataFrame(inference.table + ([] if composition is None else composition.table))
         exact, name = MEAN_ERROR in posteriors, inference.data_set_name
-        ours = "corrected" if inference.corrections else "amortized"
+        ours = "corrected" if inference.corrections else "drawn" if inference.reports else "amortized"
         for (quantity, unit), rows in posteriors.groupby(["quantity", "unit"], sort=False):
             table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
             for column in (name, ours, *(("exact", MEAN_ERROR, SD_RATIO) if exact else ())):
@@ -252,6 +264,8 @@ class PipelineConsole:
                 f"\n{MEAN_ERROR}: {ours} minus exact mean in exact posterior sd; {SD_RATIO}: "
                 f"{ours} over exact"
             )
+        if inference.reports:
+            return
         self.console.print(
             "\n[bold]certificates[/bold]: is a data set like the simulations, and is its posterior right?\n"
         )

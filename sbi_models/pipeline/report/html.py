@@ -43,6 +43,8 @@ CAPTIONS = {
     "losses": "Losses of each epoch. The validation loss should level off, and not rise.",
     "verdict": "By what to multiply posterior sds, and how far means are off, with intervals; 1 and 0 are "
     "right.",
+    "observables": "The same for the observables given the true parameters, of which the likelihood is the "
+    "density.",
     "recovery": "Posterior means against the true parameters of test simulations; near the diagonal is good, "
     "errors are posterior sds.",
     "confusion": "Mean posterior probability of each category, by the true one; the diagonal is right.",
@@ -125,6 +127,8 @@ def make_report(question: Question, result: PipelineResult, run: RunRecord) -> s
         verdict_rows=verdict_rows(diagnosis.verdict),
         diagnostics=diagnostics_table(diagnosis.diagnostics),
         log_score=diagnosis.log_score,
+        observables=diagnosis.observables,
+        doubtful=diagnosis.doubtful,
         custom=_custom(diagnosis),
         posteriors=None if result.inference is None else _posteriors(result.inference),
         composition=None if result.composition is None else _composition(result.composition),
@@ -187,12 +191,23 @@ def _posteriors(inference: Inference) -> dict[str, Any]:
         "data_set_name": inference.data_set_name,
         "tables": posterior_tables(inference.table, inference.data_set_name, inference.certificates),
         "corrections": inference.corrections,
+        "reports": [_report(row) for row in inference.reports],
         "reference_c2st": inference.reference_c2st,
         "certificates": rows,
         "certificate_columns": columns,
         "failed": [row for row in rows if row["reasons"]],
         "passed": sum(row["verdict"] == "passed" for row in rows),
         "figures": _pictures(inference),
+    }
+
+
+def _report(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What the draws of a data set from a likelihood are worth."""
+    names = ("effective_draws", "r_hat", "pareto_k", "log_evidence", "outside_reach")
+    return {
+        "data_set": row["data_set"],
+        "numbers": [number(row[name]) for name in names],
+        "warnings": row["warnings"],
     }
 
 
@@ -234,21 +249,31 @@ def _sampling(question: Question, simulations: Simulations, address: str) -> dic
     schema, experiment = simulations.store("training").manifest["schema"], question.experiment
     names = [*experiment.summary_variables, *experiment.inference_conditions]
     shapes = {name: tuple(schema[name]["shape"]) for name in names}
+    likelihood = experiment.likelihood
+    if likelihood is not None and likelihood.iid is not None:
+        start = 0 if likelihood.iid == "elements" else 1
+        shapes = {name: (None, *(shape[start:] or (1,))) for name, shape in shapes.items()}
     return {
         "note": "" if experiment.sequential is None else NEAR,
         "file": len(names) == 1,
-        "python": _python_example(address, shapes, experiment.inference_variables[0]),
+        "python": _python_example(address, shapes, experiment.inference_variables[0], likelihood is not None),
         "serve": f"sbi-models serve {address}",
         "curl": curl_example("127.0.0.1", 5001, shapes),
         "address": address,
     }
 
 
-def _python_example(address: str, shapes: Mapping[str, tuple[int | None, ...]], target: str) -> str:
+def _python_example(
+    address: str, shapes: Mapping[str, tuple[int | None, ...]], target: str, is_likelihood: bool
+) -> str:
     conditions = ", ".join(f"{name!r}: {_variable(name)}" for name in shapes)
-    lines = ["import sbi_models as bf", "", f"model = bf.load({address!r})"]
+    loaded = f"bf.load({address!r})"
+    loaded = f"bf.LikelihoodWorkflow(network={loaded})" if is_likelihood else loaded
+    lines = ["import sbi_models as bf", "", f"model = {loaded}"]
     lines += [f"# {_variable(name)}: {_described(shape)}" for name, shape in shapes.items()]
     lines += [f"draws = model.sample(num_samples=1000, conditions={{{conditions}}}, seed=1)[{target!r}]"]
+    if is_likelihood:
+        return "\n".join([*lines, "reports = model.reports"])
     return "\n".join([*lines, f"certificates = model.certify({{{conditions}}})"])
 
 

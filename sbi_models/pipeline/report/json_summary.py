@@ -38,6 +38,7 @@ def pipeline_summary(flow: str, experiment_name: str, result: PipelineResult) ->
         "posteriors": None if inference is None else inference.table,
         "certificates": None if inference is None else inference.certificates,
         "corrections": None if inference is None else inference.corrections or None,
+        "reports": None if inference is None else inference.reports or None,
         "composition": None
         if composition is None
         else {"posterior": composition.table, "report": composition.report},

@@ -3,6 +3,7 @@
 from typing import Any
 
 from sbi_models.pipeline.certificate_summary import in_short
+from sbi_models.pipeline.learned_likelihood import doubts_in_short
 from sbi_models.pipeline.outcomes import Composition, Decision, Inference, JSONObject, Registered
 from sbi_models.pipeline.posterior_tables import MEAN_ERROR, SD_RATIO
 from sbi_models.pipeline.report.numbers import digits_of, fixed
@@ -19,8 +20,11 @@ def description(
     lines = [f"Model `{registered.uri}`. {described(decision, registered.version)}", ""]
     if inference is not None:
         how = "drawn from it and weighted by the likelihood" if inference.corrections else "drawn from it"
+        trust = f"Certificates: {in_short(inference.certificates)}."
+        if inference.reports:
+            trust = f"Draws: {doubts_in_short(inference.reports)}."
         lines += [f"Posteriors of the real observations, {how}:", "", *markdown_table(inference.table)]
-        lines += ["", f"Certificates: {in_short(inference.certificates)}."]
+        lines += ["", trust]
     if composition is not None:
         lines += ["", "The posterior given all of them together:", "", *markdown_table(composition.table)]
     return "\n".join(lines)

@@ -15,6 +15,7 @@ from sbi_models.pipeline.cache import content_key, observations_hash, source_fin
 from sbi_models.pipeline.custom_diagnostics import custom_functions, run_custom
 from sbi_models.pipeline.experiment.question import Question
 from sbi_models.pipeline.folders import work_folder
+from sbi_models.pipeline.learned_likelihood import implied_draws, judge_observables, priors_of
 from sbi_models.pipeline.member_runs import of_member
 from sbi_models.pipeline.outcomes import (
     Diagnosis,
@@ -28,6 +29,7 @@ from sbi_models.pipeline.steps.task import done, step
 from sbi_models.tracking.names import keys_of, name_tags
 from sbi_models.types import Variables
 from sbi_models.workflows import EnsembleWorkflow
+from sbi_models.workflows.likelihood.implied import ImpliedPosterior, is_likelihood
 
 History = Mapping[str, list[float]]
 
@@ -56,6 +58,7 @@ def diagnose_key(question: Question, content_hash: Mapping[str, str], training: 
         question.study.parameter_names,
         observations_hash(question) if experiment.ensemble is not None else None,
         source_fingerprint(*custom_functions(experiment).values()),
+        *([] if experiment.likelihood is None else [experiment.likelihood.diagnosed, priors_of(question)]),
     )
 
 
@@ -88,8 +91,11 @@ def diagnose_all(
     """
     seed = question.experiment.seed
     num_samples, drawn_by = question.experiment.diagnose.num_samples, seeding.derive(seed, "diagnose")
-    diagnoser = Diagnoser(question, approximator.inference_names, test, seeding.derive(seed, "verdict"))
     results = Results(folder / "run")
+    if is_likelihood(approximator):
+        fields = diagnose_likelihood(question, approximator, test, results, history)
+        return Diagnosis(**fields, **results.fields())
+    diagnoser = Diagnoser(question, approximator.inference_names, test, seeding.derive(seed, "verdict"))
     draws = approximator.sample(num_samples=num_samples, conditions=test, seed=drawn_by)
     fields = diagnoser(results, approximator, draws, history)
     members: dict[str, ModelDiagnosis] = {}
@@ -107,6 +113,32 @@ def diagnose_all(
             disagreement = _disagreement(question, approximator, test, results)
             fields["figures"] = sorted([*fields["figures"], "disagreement"])
     return Diagnosis(**fields, **results.fields(), members=members, disagreement=disagreement)
+
+
+def diagnose_likelihood(
+    question: Question,
+    approximator: Approximator,
+    test: Variables,
+    results: Results,
+    history: History | None = None,
+) -> dict[str, Any]:
+    """Diagnostics of the posterior that a likelihood implies, on some test simulations, of its observables,
+    and its log score on all of them: fields of a `Diagnosis`."""
+    experiment, seed = question.experiment, question.experiment.seed
+    assert experiment.likelihood is not None
+    some = {name: value[: experiment.likelihood.diagnosed] for name, value in test.items()}
+    posterior = ImpliedPosterior(approximator, question.study.simulator)
+    draws, reports = implied_draws(
+        posterior, some, experiment.diagnose.num_samples, seeding.derive(seed, "diagnose")
+    )
+    diagnoser = Diagnoser(question, posterior.inference_names, some, seeding.derive(seed, "verdict"))
+    fields = diagnoser(results, posterior, draws, history)
+    fields["log_score"] = float(posterior.log_likelihood(test).mean())
+    fields["observables"] = judge_observables(question, approximator, test, results)
+    fields["doubtful"] = float(np.mean([not report.is_reliable for report in reports]))
+    fields["figures"] = sorted([*fields["figures"], "observables"])
+    results.metrics |= {name: fields[name] for name in ("log_score", "doubtful")}
+    return fields
 
 
 def verdict_tags(verdict: Mapping[str, Any]) -> dict[str, str]:
@@ -144,7 +176,11 @@ class Diagnoser:
         self.custom = custom_functions(question.experiment)
 
     def __call__(
-        self, results: Results, approximator: Approximator, draws: Variables, history: History | None = None
+        self,
+        results: Results,
+        approximator: Approximator | ImpliedPosterior,
+        draws: Variables,
+        history: History | None = None,
     ) -> dict[str, Any]:
         """Fields of a `ModelDiagnosis`; files, metrics and tags go to the results.
 
@@ -156,7 +192,7 @@ class Diagnoser:
         """
         table = diagnostics.default_metrics(draws, self.truth, variable_names=self.names)
         conditions = {name: self.test[name] for name in approximator.condition_names}
-        discrete = discrete_variables_of(approximator)
+        discrete = {} if isinstance(approximator, ImpliedPosterior) else discrete_variables_of(approximator)
         verdict = diagnostics.judge(
             draws,
             self.truth,
@@ -181,7 +217,9 @@ class Diagnoser:
         results.json(content, "verdict.json")
         results.tags |= verdict_tags(content) | name_tags("parameter", keys)
         log_score = None
-        if all(member.has_density for member in approximator.members.values()):
+        if not isinstance(approximator, ImpliedPosterior) and all(
+            member.has_density for member in approximator.members.values()
+        ):
             log_score = metrics["log_score"] = float(approximator.log_prob(self.test).mean())
         results.metrics |= metrics
         return {

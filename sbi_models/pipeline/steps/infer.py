@@ -14,6 +14,7 @@ from sbi_models.pipeline.certificate_summary import P_VALUES, WEIGHTS, in_short
 from sbi_models.pipeline.experiment.question import Question
 from sbi_models.pipeline.experiment.study import KnowsReferenceDraws
 from sbi_models.pipeline.folders import project_root, work_folder
+from sbi_models.pipeline.learned_likelihood import posteriors_of_observations
 from sbi_models.pipeline.outcomes import Inference, JSONObject, Registered, Results, Training
 from sbi_models.pipeline.posterior_tables import (
     draws_frame,
@@ -29,6 +30,7 @@ from sbi_models.tracking.names import keys_of, name_tags
 from sbi_models.types import Variables
 from sbi_models.workflows import BasicWorkflow, EnsembleWorkflow
 from sbi_models.workflows.importance_resampling import ResamplingReport
+from sbi_models.workflows.likelihood.implied import is_likelihood
 
 
 def infer_key(question: Question, sha256: str) -> str:
@@ -61,18 +63,21 @@ def infer_observations(question: Question, approximator: Approximator, results: 
     labels, observations = study.observations()
     seed = seeding.derive(experiment.seed, "infer")
     corrections: list[JSONObject] = []
-    if experiment.infer.num_proposals is None:
+    reports: list[JSONObject] = []
+    if is_likelihood(approximator):
+        draws, reports = posteriors_of_observations(question, approximator, results)
+    elif experiment.infer.num_proposals is None:
         draws = approximator.sample(
             num_samples=experiment.infer.num_samples, conditions=observations, seed=seed
         )
     else:
-        draws, reports = workflow_with(study.simulator, approximator).importance_sample(
+        draws, resampled = workflow_with(study.simulator, approximator).importance_sample(
             num_samples=experiment.infer.num_samples,
             num_proposals=experiment.infer.num_proposals,
             conditions=observations,
             seed=seed,
         )
-        corrections = _record_corrections(labels, reports, results)
+        corrections = _record_corrections(labels, resampled, results)
     values, references = study.evaluate(draws), study.references(observations)
     table = posterior_table(study, labels, values, references)
     draws_frame(labels, draws, study.parameter_names).to_parquet(
@@ -80,7 +85,8 @@ def infer_observations(question: Question, approximator: Approximator, results: 
     )
     results.table(table, "inference/posteriors.csv")
     if references is not None:
-        ours = "corrected posterior" if corrections else "amortized posterior"
+        ours = "posterior by the likelihood" if reports else "amortized posterior"
+        ours = "corrected posterior" if corrections else ours
         results.figures(
             {"posteriors": posterior_figure(study, labels, values, references, samples_label=ours)}
         )
@@ -92,7 +98,9 @@ def infer_observations(question: Question, approximator: Approximator, results: 
         results.metrics |= {
             f"reference.c2st_mlp.{key}": scores[label] for label, key in keys_of(labels).items()
         }
-    certificates = certify_observations(question, approximator, labels, observations, results)
+    certificates = (
+        [] if reports else certify_observations(question, approximator, labels, observations, results)
+    )
     fields = results.fields()
     return Inference(
         **fields,
@@ -102,6 +110,7 @@ def infer_observations(question: Question, approximator: Approximator, results: 
         certificates=certificates,
         corrections=corrections,
         reference_c2st=scores,
+        reports=reports,
     )
 
 

@@ -20,6 +20,7 @@ from sbi_models.pipeline.experiment.question import Question
 from sbi_models.pipeline.experiment.settings import Experiment
 from sbi_models.pipeline.experiment.training_settings import Network
 from sbi_models.pipeline.folders import forget, project_root, work_folder, work_for
+from sbi_models.pipeline.learned_likelihood import choices_of, likelihood_workflow, priors_of
 from sbi_models.pipeline.member_runs import RunWithMembers
 from sbi_models.pipeline.missing_values import refuse_without_gaps
 from sbi_models.pipeline.model_info import PROPOSAL
@@ -27,7 +28,7 @@ from sbi_models.pipeline.outcomes import Simulations, TrainedMember, Training, f
 from sbi_models.pipeline.steps.task import Step, done, step
 from sbi_models.tracking import Tracker, file_lock, open_store
 from sbi_models.types import Variables
-from sbi_models.workflows import BasicWorkflow, CompositionalWorkflow, EnsembleWorkflow
+from sbi_models.workflows import BasicWorkflow, CompositionalWorkflow, EnsembleWorkflow, LikelihoodWorkflow
 from sbi_models.workflows.basic import AUTO
 from sbi_models.workflows.construction import bounded
 
@@ -45,6 +46,11 @@ def train_key(question: Question, content_hash: Mapping[str, str]) -> str:
     own_steps = source_fingerprint(*own_classes(adapter_of(experiment.adapter)))
     inputs = [experiment.adapter, experiment.missing, own_steps]
     parts = (simulations, roles, inputs, question.study.parameter_names, experiment.seed)
+    if experiment.likelihood is not None:
+        likelihood = experiment.likelihood.model_dump(exclude={"diagnosed"})
+        return content_key(
+            "train", __name__, *parts, experiment.train.model_dump(), likelihood, priors_of(question)
+        )
     if experiment.ensemble is None:
         return content_key(
             "train", __name__, *parts, experiment.train.model_dump(), experiment.compose is not None
@@ -175,7 +181,9 @@ def train_members(question: Question, simulations: Simulations, run_id: str) -> 
             )
 
 
-def workflow_of(question: Question, key: str = "untrained") -> BasicWorkflow | EnsembleWorkflow:
+def workflow_of(
+    question: Question, key: str = "untrained"
+) -> BasicWorkflow | EnsembleWorkflow | LikelihoodWorkflow:
     """The untrained workflow of a question, with its checkpoints in the work folder under a key.
 
     Raises:
@@ -188,12 +196,7 @@ def workflow_of(question: Question, key: str = "untrained") -> BasicWorkflow | E
             "Expected either compose or ensemble, got both: the posteriors of one diffusion model "
             "are composed. Leave one out."
         )
-    common: dict[str, Any] = {
-        "inference_variables": experiment.inference_variables,
-        "summary_variables": experiment.summary_variables or None,
-        "inference_conditions": experiment.inference_conditions or None,
-        **_transforms(question),
-        "missing": experiment.missing or None,
+    training: dict[str, Any] = {
         "standardize": settings.standardize,
         "initial_learning_rate": settings.initial_learning_rate,
         "threads": settings.threads,
@@ -205,6 +208,16 @@ def workflow_of(question: Question, key: str = "untrained") -> BasicWorkflow | E
         "restore": True,
         "seed": seeding.derive(experiment.seed, "training"),
         "info": {"variable_names": study.parameter_names, "trained_by": key, **_proposal(question)},
+    }
+    if experiment.likelihood is not None:
+        return likelihood_workflow(question, _inference_network(settings.inference_network), training)
+    common: dict[str, Any] = {
+        "inference_variables": experiment.inference_variables,
+        "summary_variables": experiment.summary_variables or None,
+        "inference_conditions": experiment.inference_conditions or None,
+        **_transforms(question),
+        "missing": experiment.missing or None,
+        **training,
     }
     if experiment.ensemble is None:
         networks = _inference_network(settings.inference_network), _summary_network(settings.summary_network)
@@ -327,8 +340,11 @@ def train_workflow(
         apart = parts if all(part.is_file() for part in parts) else None
         fit = partial(workflow.fit_offline, data_reuse=experiment.ensemble.data_reuse, parts=apart)
     automatic = workflow.automatic if isinstance(workflow, BasicWorkflow) else None
+    chooses = settings.inference_network.name == AUTO
     if automatic is not None:
         history = workflow.fit_offline(training, validation_data=validation)
+    elif isinstance(workflow, LikelihoodWorkflow) and chooses:
+        history = workflow.fit_offline(training, validation_data=validation, on_epoch_end=on_epoch_end)
     else:
         history = fit(
             training,
@@ -357,6 +373,6 @@ def train_workflow(
         model=str(model),
         sha256=file_sha256(model),
         history=history.history,
-        choices={} if automatic is None else automatic.choices,
+        choices=choices_of(workflow),
         members=members,
     )

@@ -184,7 +184,9 @@ class LikelihoodWorkflow(LikelihoodInference):
                     f"Expected a network with a density, got {type(member.inference_network).__name__}. Use "
                     "AutoregressiveMixture, CouplingFlow, FlowMatching or DiffusionModel."
                 )
-        return next(iter(members.values())) if len(members) == 1 else EnsembleApproximator(members)
+        if len(members) == 1:
+            return next(iter(members.values()))
+        return EnsembleApproximator(members, info=self._info)
 
     def _checked(self, data: VariablesLike, what: str) -> Variables:
         names = self.approximator.inference_names + self.approximator.condition_names
