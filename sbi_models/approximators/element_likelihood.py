@@ -19,7 +19,7 @@ from sbi_models.approximators.likelihood import LikelihoodApproximator
 from sbi_models.approximators.rows import as_tensors
 from sbi_models.approximators.validation import as_variables, check_representable, check_shapes
 from sbi_models.arguments import positive_int
-from sbi_models.errors import ConfigurationError
+from sbi_models.errors import ConfigurationError, DataError
 from sbi_models.types import Array, FloatArray, Variables, VariablesLike
 
 _NUMBERS_AT_ONCE = 2**16
@@ -46,6 +46,9 @@ class Elements(NamedTuple):
 class ElementLikelihood:
     """Log likelihood of data sets as a function of parameters.
 
+    Each member of an ensemble counts within the support of its own simulations, so that the support of their
+    mixture is the union; its reach is what all of those that count have reached.
+
     Args:
         approximator: a trained `LikelihoodApproximator`, or an ensemble of some.
         data: observables and conditions of elements of n data sets, raw space; see
@@ -60,6 +63,7 @@ class ElementLikelihood:
         self.elements = _elements(self.first, data)
         self.number = len(self.elements.values)
         self.sizes = (self.elements.weights > 0).sum(dim=1)
+        self._one_support = all(member.support == self.first.support for _, member in self.members)
 
     def __call__(self, parameters: Mapping[str, Tensor], rows: Tensor) -> Tensor:
         """Log likelihood in nats (m,), float64, with gradients: of data set `rows[i]` at the i-th parameters.
@@ -106,18 +110,16 @@ class ElementLikelihood:
         with torch.no_grad():
             given = {name: value.detach() for name, value in parameters.items()}
             fine = torch.stack([value.isfinite().all(dim=1) for value in given.values()]).all(dim=0)
-            for name, (lower, upper) in self.first.support.items():
-                ends = [
-                    torch.tensor(
-                        [sign * torch.inf if end is None else end for end in bounds], dtype=torch.float64
-                    )
-                    for sign, bounds in ((-1, lower), (1, upper))
-                ]
-                fine &= ((given[name] >= ends[0]) & (given[name] <= ends[1])).all(dim=1)
+            fine &= self._supported(given).any(dim=0)
             safe = {name: value[fine] for name, value in given.items()}
             if bool(fine.any()):
                 fine[fine.clone()] &= self.first.adapter.inside(self._with_conditions(safe))
             return fine
+
+    def _supported(self, parameters: Mapping[str, Tensor]) -> Tensor:
+        """Booleans (members, m): which parameters lie inside the support of each member's simulations."""
+        members = self.members[:1] if self._one_support else self.members
+        return torch.stack([member.supports(parameters) for _, member in members])
 
     def _with_conditions(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Parameters (m, width), with the conditions of one element, which steps may join them with."""
@@ -127,18 +129,42 @@ class ElementLikelihood:
 
     def outside_reach(self, parameters: Mapping[str, Tensor]) -> Tensor:
         """Booleans (m,): which parameters lie outside of the range of those that were simulated."""
-        ends, inside = self.first.reach.ends, self.inside(parameters)
-        if ends is None:
-            return ~inside
-        ends, beyond = ends.cpu(), torch.ones_like(inside)
+        inside = self.inside(parameters)
+        beyond = ~inside
         if bool(inside.any()):
-            given = self._with_conditions({name: value[inside] for name, value in parameters.items()})
-            adapted = self.first.adapter.forward(given)["inference_conditions"]
-            outside = (adapted < ends[0]) | (adapted > ends[1])
-            if self.elements.conditions and len(adapted) > 1:  # those of conditions are constant
-                outside &= adapted.amin(dim=0) < adapted.amax(dim=0)
-            beyond[inside] = outside.any(dim=1)
+            there = {name: value[inside] for name, value in parameters.items()}
+            adapted = self.first.adapter.forward(self._with_conditions(there))["inference_conditions"]
+            supported = self._supported(there).expand(len(self.members), -1)
+            for (_, member), counts in zip(self.members, supported, strict=True):
+                outside = member.beyond_reach(adapted)
+                if self.elements.conditions and len(adapted) > 1:  # those of conditions are constant
+                    outside &= adapted.amin(dim=0) < adapted.amax(dim=0)
+                beyond[inside] |= counts & outside.any(dim=1)
         return beyond
+
+    def conditions_beyond(self, parameters: Mapping[str, Tensor]) -> Tensor:
+        """Share of the elements of each data set whose conditions lie outside of the simulated range, (n,).
+
+        Args:
+            parameters: different ones, name to (m, width), which tell what depends on the conditions alone.
+        """
+        share = torch.zeros(self.number, dtype=torch.float64)
+        inside = self.inside(parameters)
+        if not self.elements.conditions or int(inside.sum()) < 2:
+            return share
+        there = {name: value[inside] for name, value in parameters.items()}
+        adapted = self.first.adapter.forward(self._with_conditions(there))["inference_conditions"]
+        own = adapted.amin(dim=0) == adapted.amax(dim=0)
+        n, number = self.elements.weights.shape
+        each = {name: value[:1].expand(n * number, -1) for name, value in there.items()}
+        each |= {name: value.flatten(0, 1) for name, value in self.elements.conditions.items()}
+        adapted = self.first.adapter.forward(each)["inference_conditions"]
+        outside = torch.zeros(n * number, dtype=torch.bool)
+        for _, member in self.members:
+            outside |= (member.beyond_reach(adapted) & own).any(dim=1)
+        counted = self.elements.weights > 0
+        found = (outside.reshape(n, number) & counted).sum(dim=1)
+        return found / counted.sum(dim=1).clamp(min=1)
 
     def _chunks(self, positions: Tensor, rows: Tensor) -> list[Tensor]:
         """Positions (m,) of parameters in parts that a network takes at once, by size of data set."""
@@ -176,8 +202,8 @@ class ElementLikelihood:
         if conditions:
             raw = {name: value.repeat_interleave(number, dim=0) for name, value in parameters.items()}
             raw |= {name: value.flatten(0, 1) for name, value in conditions.items()}
-        logs = []
-        for log_weight, member in self.members:
+        logs, shares = [], self._shares(parameters)
+        for (log_weight, member), share in zip(self.members, shares, strict=True):
             device, network = member.device, member.inference_network
             moved = {name: value.to(device) for name, value in raw.items()}
             adapted = member.adapter.forward(moved)["inference_conditions"]
@@ -187,8 +213,17 @@ class ElementLikelihood:
                 each = network.log_prob(own.flatten(0, 1).to(device), given).reshape(m, number)
             else:
                 each = network.log_prob_of_each(own.to(device), given)
-            logs.append(each.cpu() + (log_weight + log_factor))
+            logs.append(each.cpu() + ((log_weight if share is None else share[:, None]) + log_factor))
         return logs[0] if len(logs) == 1 else torch.stack(logs).logsumexp(dim=0)
+
+    def _shares(self, parameters: Mapping[str, Tensor]) -> list[Tensor] | list[None]:
+        """Log weights (m,) of each member at parameters inside the support; None where supports are one."""
+        if self._one_support:
+            return [None] * len(self.members)
+        with torch.no_grad():
+            weights = torch.tensor([[weight] for weight, _ in self.members], dtype=torch.float32)
+            logs = torch.where(self._supported(parameters), weights, -torch.inf)
+            return list(logs - logs.logsumexp(dim=0))
 
     def _standardized_by(self, member: LikelihoodApproximator, values: Tensor) -> tuple[Tensor, float]:
         """Elements as a member standardizes them, and log |det| of the step from the first member's, in nats.
@@ -208,7 +243,7 @@ def likelihood_members(approximator: Approximator) -> list[tuple[float, Likeliho
     """Members of a learned likelihood with their log weights; those without weight are left out.
 
     Raises:
-        ConfigurationError: for an approximator that is no likelihood.
+        ConfigurationError: for an approximator that is no likelihood, or members of different kinds of data.
     """
     every = approximator.members
     learned = approximator.weights if isinstance(approximator, EnsembleApproximator) else None
@@ -217,6 +252,12 @@ def likelihood_members(approximator: Approximator) -> list[tuple[float, Likeliho
         raise ConfigurationError(
             f"Expected a learned likelihood, got an approximator of kind {approximator.kind!r}. Train one "
             "with LikelihoodWorkflow."
+        )
+    kinds = {(member.iid, member.element_conditions) for member in every.values()}
+    if len(kinds) > 1:
+        got = " and ".join(sorted(map(str, kinds)))
+        raise ConfigurationError(
+            f"Expected members of one iid and the same conditions of elements, got {got}."
         )
     return [
         (float(np.log(weights[name])), member)  # type: ignore[misc]
@@ -280,6 +321,9 @@ def checked_parameters(
     shaped: Variables = {
         name: value[:, None] if value.ndim == 1 else value for name, value in variables.items()
     }
+    for name, value in shaped.items():
+        if bad := int(np.isnan(value).sum()):
+            raise DataError(f"Expected parameters {name!r} that are numbers, got NaN at {bad} places.")
     check_shapes(shaped, approximator.shapes, "parameters")
     found = {name: len(value) for name, value in shaped.items()}
     if set(found.values()) != {number}:

@@ -122,6 +122,28 @@ class LikelihoodApproximator(ContinuousApproximator):
         """Raw simulations to standardized tensors by role, one row for each element."""
         return super().prepare(self.elements(data, what)[0], what=what)
 
+    # ---- parameters ---------------------------------------------------------
+
+    def supports(self, parameters: Mapping[str, Tensor]) -> Tensor:
+        """Booleans (m,): which parameters, name to (m, width), raw space, lie inside the `support`."""
+        fine = torch.ones(len(next(iter(parameters.values()))), dtype=torch.bool)
+        for name, (lower, upper) in self.support.items():
+            ends = [
+                torch.tensor(
+                    [sign * torch.inf if end is None else end for end in bounds], dtype=torch.float64
+                )
+                for sign, bounds in ((-1, lower), (1, upper))
+            ]
+            fine &= ((parameters[name] >= ends[0]) & (parameters[name] <= ends[1])).all(dim=1)
+        return fine
+
+    def beyond_reach(self, adapted: Tensor) -> Tensor:
+        """Booleans (m, width): which adapted conditions lie outside of the range of the simulations."""
+        ends = self.reach.ends
+        if ends is None:
+            return torch.zeros_like(adapted, dtype=torch.bool)
+        return (adapted < ends[0].cpu()) | (adapted > ends[1].cpu())
+
     # ---- elements -----------------------------------------------------------
 
     def elements(

@@ -5,7 +5,8 @@ from typing import Any
 
 from torch.distributions import Distribution
 
-from sbi_models.approximators import LikelihoodApproximator
+from sbi_models.approximators import Approximator, LikelihoodApproximator
+from sbi_models.approximators.element_likelihood import likelihood_members
 from sbi_models.approximators.likelihood import KINDS_OF_DATA
 from sbi_models.errors import ConfigurationError
 from sbi_models.networks import AutoregressiveMixture, InferenceNetwork
@@ -41,10 +42,16 @@ def prior_in_file(priors: Mapping[str, Distribution]) -> dict[str, Any]:
     return {name: content for name, content in kept.items() if content is not None}
 
 
-def prior_of_file(approximator: LikelihoodApproximator) -> dict[str, Distribution]:
-    """The prior that a saved likelihood has kept; none in files of earlier versions."""
-    kept = approximator.info["likelihood"].get(PRIOR, {})
-    return {name: distribution_from_json(content) for name, content in kept.items()}
+def prior_of_file(approximator: Approximator) -> dict[str, Distribution]:
+    """The prior that a saved likelihood has kept, as far as all members agree; none in earlier files."""
+    first, *others = [
+        member.info["likelihood"].get(PRIOR, {}) for _, member in likelihood_members(approximator)
+    ]
+    return {
+        name: distribution_from_json(content)
+        for name, content in first.items()
+        if all(other.get(name) == content for other in others)
+    }
 
 
 def check_names(parameters: list[str], observables: list[str], iid: object) -> None:

@@ -49,7 +49,8 @@ class LikelihoodPosterior:
                 "simulated."
             )
         draws = prior.raw(prior.draw(_STARTS, 0))
-        if not likelihood.first.element_conditions and bool(likelihood.outside_reach(draws).all()):
+        self.conditions_outside = likelihood.conditions_beyond(draws)
+        if bool(likelihood.outside_reach(draws).all()):
             raise ConfigurationError(
                 "Expected a prior that overlaps with the parameters that were simulated, got one all of "
                 f"whose {_STARTS} draws lie outside of their range. Train on simulations of a prior that "
@@ -122,6 +123,7 @@ class LikelihoodPosterior:
                     effective_draws=effective,
                     log_evidence=evidence,
                     outside_reach=outside,
+                    conditions_outside=float(self.conditions_outside[row]),
                     pareto_k=k,
                 )
             )
@@ -131,6 +133,7 @@ class LikelihoodPosterior:
                 effective_draws=float(chains.effective[place]),
                 log_evidence=float(chains.log_evidence[place]),
                 outside_reach=outside,
+                conditions_outside=float(self.conditions_outside[row]),
                 pareto_k=k,
                 r_hat=float(chains.r_hat[place]),
                 acceptance=float(chains.acceptance[place]),

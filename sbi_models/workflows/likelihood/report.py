@@ -20,6 +20,7 @@ class PosteriorReport(DrawsReport):
         effective_draws: number of independent draws that those made are worth; of all chains, or by weights.
         log_evidence: log p(x) under the prior, in nats.
         outside_reach: share of the draws outside of the range of the parameters that were simulated.
+        conditions_outside: share of the elements whose conditions lie outside of the simulated range.
         pareto_k: shape of the tail of importance weights, of the proposal if there was one, else None.
         r_hat: rank-normalized R-hat between independent groups of chains; None for weights.
         acceptance: mean acceptance of Hamiltonian moves; None for weights.
@@ -33,6 +34,7 @@ class PosteriorReport(DrawsReport):
     method: str
     log_evidence: float
     outside_reach: float
+    conditions_outside: float = 0.0
     pareto_k: float | None = None
     r_hat: float | None = None
     acceptance: float | None = None
@@ -79,5 +81,10 @@ def _doubts(report: PosteriorReport) -> list[str]:
         doubts.append(
             f"{report.outside_reach:.1%} of the draws lie outside of the range of the parameters that were "
             "simulated, where the likelihood is extrapolated. Train on simulations of a wider prior."
+        )
+    if report.conditions_outside > _MOST_OUTSIDE:
+        doubts.append(
+            f"{report.conditions_outside:.1%} of the elements have conditions outside of the range that was "
+            "simulated, where the likelihood is extrapolated. Train on simulations of a wider range."
         )
     return doubts

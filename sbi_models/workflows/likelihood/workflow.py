@@ -129,7 +129,7 @@ class LikelihoodWorkflow(LikelihoodInference):
             approximator: Approximator = network
             first = likelihood_members(network)[0][1]
             names = agreeing(first, parameters, observables, conditions, iid)
-            self.priors = {**prior_of_file(first), **continuous_priors(prior, simulator, names)}
+            self.priors = {**prior_of_file(network), **continuous_priors(prior, simulator, names)}
             super().__init__(approximator=approximator, simulator=simulator, settings=settings)
             return
         roles = roles_of(observables, parameters, None)
