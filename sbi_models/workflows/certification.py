@@ -21,7 +21,7 @@ from sbi_models.ragged import joined
 from sbi_models.simulators import Simulator
 from sbi_models.types import Variables, VariablesLike
 from sbi_models.workflows.importance_resampling import raw_shares
-from sbi_models.workflows.importance_weights import LogDensity, log_joint_of, log_weights
+from sbi_models.workflows.importance_weights import LearnedLikelihood, LogDensity, log_joint_of, log_weights
 from sbi_models.workflows.predictive_check import PosteriorCheck, replicated_data
 
 _FEWEST_REFERENCES = 100
@@ -46,7 +46,7 @@ class CertificationMixin(ABC):
         level: float = LEVEL,
         num_replicates: int = 100,
         num_references: int = 200,
-        log_likelihood: LogDensity | None = None,
+        log_likelihood: LogDensity | LearnedLikelihood | None = None,
         log_prior: LogDensity | None = None,
         num_samples: int = 1000,
         batch_size: int | None = None,
@@ -79,7 +79,8 @@ class CertificationMixin(ABC):
             num_references: simulations that calibrate the check and all tests together, at least 100, and 1 /
                 level.
             log_likelihood: log p(x | theta): takes parameters and conditions by name, (S, ...) each in raw
-                space, and gives (S,) in nats.
+                space, and gives (S,) in nats. Or a trained `LikelihoodWorkflow` of the same parameters:
+                weights then compare the posterior with the one that it implies.
             log_prior: log p(theta), the same of the parameters; not needed for priors that are torch
                 distributions.
             num_samples: draws that are weighted.

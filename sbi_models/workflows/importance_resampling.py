@@ -23,7 +23,12 @@ from sbi_models.diagnostics import effective_sample_share, largest_weight_share
 from sbi_models.errors import ConfigurationError, data_sets_in_words, distrust
 from sbi_models.simulators import Simulator
 from sbi_models.types import FloatArray, Variables, VariablesLike
-from sbi_models.workflows.importance_weights import LogDensity, log_joint_of, weighted_draws
+from sbi_models.workflows.importance_weights import (
+    LearnedLikelihood,
+    LogDensity,
+    log_joint_of,
+    weighted_draws,
+)
 from sbi_models.workflows.resampling import (
     FEWEST_EFFECTIVE,
     LARGEST_K,
@@ -69,7 +74,7 @@ class ImportanceResamplingMixin(ABC):
         num_samples: int,
         conditions: VariablesLike,
         num_proposals: int | None = None,
-        log_likelihood: LogDensity | None = None,
+        log_likelihood: LogDensity | LearnedLikelihood | None = None,
         log_prior: LogDensity | None = None,
         batch_size: int | None = None,
         seed: int | None = None,
@@ -86,7 +91,8 @@ class ImportanceResamplingMixin(ABC):
                 likelihood; None is ten for each draw.
             log_likelihood: log p(x | theta): takes parameters and conditions by name, (S, ...) each in raw
                 space, and gives (S,) in nats. None takes that of a simulator whose functions are methods of
-                an object with `log_joint(theta, x)`.
+                an object with `log_joint(theta, x)`. A trained `LikelihoodWorkflow` of the same parameters
+                stands for one that nobody can compute.
             log_prior: log p(theta), the same of the parameters; not needed for priors that are torch
                 distributions.
             batch_size: data sets in one call of the networks.
@@ -110,7 +116,7 @@ class ImportanceResamplingMixin(ABC):
             raise ConfigurationError(
                 "Expected a likelihood to weight draws by, and an approximator with a density, got none. "
                 "Pass log_likelihood= and log_prior=, functions of the variables by name that give log "
-                "densities in nats."
+                "densities in nats; or a trained LikelihoodWorkflow as log_likelihood=."
             )
         observed = as_variables(
             conditions,

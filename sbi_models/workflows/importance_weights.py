@@ -1,8 +1,8 @@
 """Importance weights of posterior draws, from a known likelihood and prior."""
 
 import inspect
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -19,14 +19,33 @@ LogDensity = Callable[..., Any]
 shape (S,)."""
 
 
+@runtime_checkable
+class LearnedLikelihood(Protocol):
+    """A workflow with a learned likelihood: `LikelihoodWorkflow`."""
+
+    @property
+    def priors(self) -> Mapping[str, Distribution]:
+        """Torch distributions of the parameters, as far as they are known."""
+        ...
+
+    def log_density_of(self, parameters: Sequence[str], conditions: Sequence[str]) -> LogDensity:
+        """The log likelihood as a function of variables by name."""
+        ...
+
+
 def log_joint_of(
     approximator: Approximator,
     simulator: Simulator | None,
     priors: Mapping[str, Distribution],
-    log_likelihood: LogDensity | None,
+    log_likelihood: LogDensity | LearnedLikelihood | None,
     log_prior: LogDensity | None,
 ) -> LogDensity | None:
     """log p(theta, x) as a function of all variables by name; None if it or the density is not known."""
+    if isinstance(log_likelihood, LearnedLikelihood):
+        priors = {**log_likelihood.priors, **priors}
+        log_likelihood = log_likelihood.log_density_of(
+            approximator.inference_names, approximator.condition_names
+        )
     comparable = approximator.has_draws and all(
         member.has_density for member in approximator.members.values()
     )

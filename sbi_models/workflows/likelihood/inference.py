@@ -1,8 +1,10 @@
 """Inference with a learned likelihood: log likelihoods, and posterior draws and maxima for any prior."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
+import numpy as np
+import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
@@ -16,7 +18,7 @@ from sbi_models.approximators.element_likelihood import (
 from sbi_models.approximators.rows import by_component
 from sbi_models.arguments import known_arguments, positive_int
 from sbi_models.errors import ConfigurationError, suggest
-from sbi_models.types import FloatArray, Variables, VariablesLike
+from sbi_models.types import Array, FloatArray, Variables, VariablesLike
 from sbi_models.workflows.likelihood.posterior import LikelihoodPosterior, Method
 from sbi_models.workflows.likelihood.prior import resolved_prior
 from sbi_models.workflows.likelihood.report import PosteriorReport
@@ -59,6 +61,42 @@ class LikelihoodInference(Workflow):
             `parameters`, that gives (n,) in nats, float64, differentiable; -inf outside of the support.
         """
         return likelihood_function(ElementLikelihood(self.approximator, x))
+
+    def log_density_of(
+        self, parameters: Sequence[str], conditions: Sequence[str]
+    ) -> Callable[..., FloatArray]:
+        """The log likelihood as a function of variables by name, such as `importance_sample` takes.
+
+        Args:
+            parameters: names of the parameters, which must be those of the likelihood.
+            conditions: names of the data, among which must be its observables and conditions of elements.
+
+        Returns:
+            A function of variables (S, ...), raw space, that gives (S,) in nats.
+
+        Raises:
+            ConfigurationError: for a likelihood of other variables.
+        """
+        first = likelihood_members(self.approximator)[0][1]
+        first._check_built()
+        own, data = first.parameter_names, (*first.inference_names, *first.element_conditions)
+        if set(own) != set(parameters) or not set(data) <= set(conditions):
+            raise ConfigurationError(
+                f"Expected a likelihood of {', '.join(conditions)} given {', '.join(parameters)}, got one of "
+                f"{', '.join(data)} given {', '.join(own)}."
+            )
+
+        def log_density(**variables: Array) -> FloatArray:
+            theta = {name: variables[name].reshape(len(variables[name]), -1) for name in own}
+            x = {name: variables[name] for name in data}
+            if any(value.strides[0] for value in x.values()):
+                return self.log_likelihood({**theta, **x})
+            one = self.log_likelihood_fn({name: value[:1] for name, value in x.items()})  # repeated data
+            with torch.no_grad():
+                logs = one(torch.as_tensor(np.concatenate(list(theta.values()), axis=1)))
+            return np.asarray(logs.numpy())
+
+        return log_density
 
     # ---- posterior ----------------------------------------------------------
 
