@@ -1,14 +1,14 @@
 """Inference with a learned likelihood: log likelihoods, and posterior draws and maxima for any prior."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from sbi_models import seeding
+from sbi_models import diagnostics, seeding
 from sbi_models.approximators.element_likelihood import (
     ElementLikelihood,
     element_log_likelihood,
@@ -16,6 +16,7 @@ from sbi_models.approximators.element_likelihood import (
     likelihood_members,
 )
 from sbi_models.approximators.rows import by_component
+from sbi_models.approximators.validation import as_variables
 from sbi_models.arguments import known_arguments, positive_int
 from sbi_models.errors import ConfigurationError, suggest
 from sbi_models.types import Array, FloatArray, Variables, VariablesLike
@@ -24,6 +25,9 @@ from sbi_models.workflows.likelihood.prior import resolved_prior
 from sbi_models.workflows.likelihood.report import PosteriorReport
 from sbi_models.workflows.other_prior import PriorLike
 from sbi_models.workflows.workflow import Workflow
+
+if TYPE_CHECKING:
+    from sbi_models.diagnostics import Verdict
 
 
 @known_arguments
@@ -176,3 +180,94 @@ class LikelihoodInference(Workflow):
         widths = {name: first.shapes[name][0] for name in first.parameter_names}
         chosen = resolved_prior(prior, self.priors, first.parameter_names, widths)
         return LikelihoodPosterior(chosen, ElementLikelihood(self.approximator, conditions))
+
+    # ---- diagnostics --------------------------------------------------------
+
+    def posterior_verdict(
+        self,
+        test_data: VariablesLike | int = 100,
+        num_samples: int = 200,
+        *,
+        num_elements: int | None = None,
+        variable_names: Sequence[str] | None = None,
+        false_alarms: float = 0.01,
+        seed: int | None = None,
+    ) -> "Verdict":
+        """Verdict on the posterior that the likelihood implies under the prior of its simulations.
+
+        Simulation-based calibration: posteriors of test simulations against the parameters that made them,
+        as `verdict` of a posterior's workflow, while `verdict` here judges the observables given the
+        parameters. Draws with doubts are told by a TrustWarning.
+
+        Args:
+            test_data: data sets with their true parameters, or how many to simulate; 20 or more.
+            num_samples: draws for each of them.
+            num_elements: number of elements of each data set that is simulated, for iid="elements", where a
+                simulation is one element; None is 1. Small errors of the density of an element add up, so
+                that as many as the real data have tell most.
+            variable_names: a name for every component of the parameters, in order.
+            false_alarms: the probability that a right posterior is called flawed.
+            seed: seed of simulations and draws.
+
+        Raises:
+            ConfigurationError: as of `sample`, and for a number of elements where they are not simulated.
+        """
+        seed = seeding.resolve(seed)
+        first = likelihood_members(self.approximator)[0][1]
+        is_number = not isinstance(test_data, Mapping)
+        if num_elements is not None and not (is_number and first.iid == "elements"):
+            raise ConfigurationError(
+                'Expected num_elements with iid="elements" and a number as test_data, got it with '
+                f"iid={first.iid!r}{'' if is_number else ' and simulations'}. Leave it out."
+            )
+        data = test_data if isinstance(test_data, Mapping) else self._test_simulations(test_data, seed)
+        if num_elements is not None:
+            data = self._with_elements(data, positive_int(num_elements, "num_elements"), seed)
+        truth = as_variables(data, first.parameter_names, what="test data")
+        draws = self.sample(num_samples=num_samples, conditions=data, seed=seeding.derive(seed, "test draws"))
+        return diagnostics.judge(
+            draws,
+            truth,
+            variable_names=variable_names,
+            false_alarms=false_alarms,
+            seed=seeding.derive(seed, "verdict"),
+        )
+
+    def _with_elements(self, data: VariablesLike, number: int, seed: int) -> Variables:
+        """The parameters of simulations, each with several elements, (n, number, width)."""
+        first = likelihood_members(self.approximator)[0][1]
+        parameters = {name: np.asarray(data[name]) for name in first.parameter_names}
+        names = (*first.inference_names, *first.element_conditions)
+        sets = []
+        for row in range(len(next(iter(parameters.values())))):
+            fixed = {name: value[row] for name, value in parameters.items()}
+            own = seeding.derive(seed, "elements", row)
+            drawn = self._simulator().sample(number, seed=own, progress=False, **fixed)
+            sets.append({name: drawn[name] for name in names})
+        return parameters | {name: np.stack([one[name] for one in sets]) for name in names}
+
+    def log_score(self, test_data: VariablesLike | int, *, seed: int | None = None) -> float:
+        """Mean log likelihood of held-out simulations at their parameters, in nats a simulation.
+
+        The higher the better, for likelihoods of the same observables; its difference to that of the true
+        density is the mean Kullback-Leibler divergence from it.
+
+        Args:
+            test_data: simulations that were not trained on, or how many to draw from the simulator.
+            seed: seed of these simulations.
+        """
+        if not isinstance(test_data, Mapping):
+            test_data = self._test_simulations(test_data, seeding.resolve(seed))
+        return float(self.log_likelihood(test_data).mean())
+
+    def _tested(
+        self, test_data: VariablesLike | int, num_samples: int, samples: Variables | None, seed: int | None
+    ) -> tuple[Variables, Variables]:
+        """Draws and true values of the observables; simulations that are sets are cut into their elements."""
+        seed = seeding.resolve(seed)
+        if not isinstance(test_data, Mapping):
+            test_data = self._test_simulations(test_data, seed)
+        first = likelihood_members(self.approximator)[0][1]
+        if first.iid == "sets":
+            test_data = first.elements(test_data, "test data")[0]
+        return super()._tested(test_data, num_samples, samples, seed)
