@@ -15,6 +15,7 @@ from sbi_models.networks import InferenceNetwork
 from sbi_models.pipeline.experiment.adapter_steps import adapter_of
 from sbi_models.pipeline.experiment.question import Question
 from sbi_models.pipeline.outcomes import JSONObject, Results
+from sbi_models.ragged import lengths
 from sbi_models.simulators.prior_json import distribution_to_json
 from sbi_models.tracking.names import keys_of
 from sbi_models.types import Variables
@@ -25,6 +26,9 @@ from sbi_models.workflows.likelihood.prior import resolved_prior
 
 NUMBERS = ("effective_draws", "log_evidence", "r_hat", "pareto_k", "outside_reach")
 """Fields of the report on a posterior that become metrics."""
+
+_MOST = 100
+"""Elements of a data set of the verdict, if the settings do not ask for more."""
 
 _MOST_ELEMENTS = 1_000
 """Elements of test simulations that the density of observables is judged by."""
@@ -144,6 +148,23 @@ def report_in_words(report: Mapping[str, Any]) -> str:
 
 
 # ---- diagnosis ---------------------------------------------------------------
+
+
+def num_elements(question: Question) -> int:
+    """Number of elements of the data sets that the verdict is on; 1 where a simulation is no single element.
+
+    That of the settings, or the median of the real data sets.
+    """
+    settings = question.experiment.likelihood
+    can_be_set = len(question.study.simulator.calls) > 1  # parameters, and then elements given these
+    if settings is None or settings.iid != "elements" or not can_be_set:
+        return 1
+    if settings.elements is not None:
+        return settings.elements
+    _, observations = question.study.observations()
+    if not observations:
+        return 1
+    return int(np.clip(np.median(lengths(observations[question.experiment.observables[0]])), 1, _MOST))
 
 
 def judge_observables(

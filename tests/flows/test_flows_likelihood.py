@@ -18,6 +18,7 @@ from sbi_models.errors import ConfigurationError, DataError
 from sbi_models.pipeline.data_checks import check_data
 from sbi_models.pipeline.experiment.question import Question, question_of
 from sbi_models.pipeline.experiment.yaml_files import load_experiment
+from sbi_models.pipeline.learned_likelihood import num_elements
 from sbi_models.pipeline.model_comparison import compare
 from sbi_models.pipeline.outcomes import Results
 from sbi_models.pipeline.steps.diagnose import diagnose_all
@@ -108,6 +109,20 @@ def test_steps_on_a_trained_likelihood(tmp_path: Path) -> None:
     assert (inference.certificates, inference.metrics["posterior.doubtful"]) == ([], 0.0)
     comparison = compare(approximator, approximator, test, seed=1)
     assert (comparison.word, comparison.num_simulations) == ("equal", 200)
+
+
+def test_the_verdict_is_on_as_many_elements_as_real_data_have(tmp_path: Path) -> None:
+    """The median of 2, 3 and 1; or what the settings say; 1 without real data, and where simulations are
+    sets."""
+    for likelihood, changes, expected in (
+        ({"iid": "elements"}, {}, 2),
+        ({"iid": "elements", "elements": 7}, {}, 7),
+        ({"iid": "elements"}, {"observations": None}, 1),
+        ({"iid": "elements", "elements": 7}, {"observations": None}, 7),
+        ({"iid": "sets"}, {}, 1),
+    ):
+        question = question_at(tmp_path, "likelihood_elements", likelihood=likelihood, **changes)
+        assert num_elements(question) == expected
 
 
 def test_true_is_the_automatic_network(tmp_path: Path) -> None:

@@ -59,6 +59,9 @@ class Likelihood(Settings):
     """Those of `inference_conditions` that have no density, such as a stimulus, known for each element."""
     diagnosed: int = Field(default=100, ge=MIN_DATASETS)
     """Test simulations whose posteriors are drawn for the verdict; all of them count for the log score."""
+    elements: PositiveInt | None = None
+    """Elements that are simulated for each of these where a simulation is one element (iid "elements"); None
+    is as many as the real data sets have, 100 at most."""
 
     def check(self, names: list[str]) -> None:
         """Raise ConfigurationError if `inference_conditions` lack a condition, or have nothing else."""

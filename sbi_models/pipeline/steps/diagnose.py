@@ -15,7 +15,7 @@ from sbi_models.pipeline.cache import content_key, observations_hash, source_fin
 from sbi_models.pipeline.custom_diagnostics import custom_functions, run_custom
 from sbi_models.pipeline.experiment.question import Question
 from sbi_models.pipeline.folders import work_folder
-from sbi_models.pipeline.learned_likelihood import implied_draws, judge_observables, priors_of
+from sbi_models.pipeline.learned_likelihood import implied_draws, judge_observables, num_elements, priors_of
 from sbi_models.pipeline.member_runs import of_member
 from sbi_models.pipeline.outcomes import (
     Diagnosis,
@@ -58,7 +58,11 @@ def diagnose_key(question: Question, content_hash: Mapping[str, str], training: 
         question.study.parameter_names,
         observations_hash(question) if experiment.ensemble is not None else None,
         source_fingerprint(*custom_functions(experiment).values()),
-        *([] if experiment.likelihood is None else [experiment.likelihood.diagnosed, priors_of(question)]),
+        *(
+            []
+            if experiment.likelihood is None
+            else [experiment.likelihood.diagnosed, num_elements(question), priors_of(question)]
+        ),
     )
 
 
@@ -122,12 +126,14 @@ def diagnose_likelihood(
     results: Results,
     history: History | None = None,
 ) -> dict[str, Any]:
-    """Diagnostics of the posterior that a likelihood implies, on some test simulations, of its observables,
-    and its log score on all of them: fields of a `Diagnosis`."""
+    """Diagnostics of the posterior that a likelihood implies, for the parameters of some test simulations, of
+    its observables, and its log score on all of them: fields of a `Diagnosis`."""
     experiment, seed = question.experiment, question.experiment.seed
     assert experiment.likelihood is not None
     some = {name: value[: experiment.likelihood.diagnosed] for name, value in test.items()}
     posterior = ImpliedPosterior(approximator, question.study.simulator)
+    if (number := num_elements(question)) > 1:
+        some = posterior.workflow.with_elements(some, number, seed=seeding.derive(seed, "elements"))
     draws, reports = implied_draws(
         posterior, some, experiment.diagnose.num_samples, seeding.derive(seed, "diagnose")
     )

@@ -47,7 +47,7 @@ def train_key(question: Question, content_hash: Mapping[str, str]) -> str:
     inputs = [experiment.adapter, experiment.missing, own_steps]
     parts = (simulations, roles, inputs, question.study.parameter_names, experiment.seed)
     if experiment.likelihood is not None:
-        likelihood = experiment.likelihood.model_dump(exclude={"diagnosed"})
+        likelihood = experiment.likelihood.model_dump(exclude={"diagnosed", "elements"})
         return content_key(
             "train", __name__, *parts, experiment.train.model_dump(), likelihood, priors_of(question)
         )

@@ -1,7 +1,7 @@
 """Inference with a learned likelihood: log likelihoods, and posterior draws and maxima for any prior."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -222,7 +222,7 @@ class LikelihoodInference(Workflow):
             )
         data = test_data if isinstance(test_data, Mapping) else self._test_simulations(test_data, seed)
         if num_elements is not None:
-            data = self._with_elements(data, positive_int(num_elements, "num_elements"), seed)
+            data = self.with_elements(data, num_elements, seed=seeding.derive(seed, "elements"))
         truth = as_variables(data, first.parameter_names, what="test data")
         draws = self.sample(num_samples=num_samples, conditions=data, seed=seeding.derive(seed, "test draws"))
         return diagnostics.judge(
@@ -233,18 +233,25 @@ class LikelihoodInference(Workflow):
             seed=seeding.derive(seed, "verdict"),
         )
 
-    def _with_elements(self, data: VariablesLike, number: int, seed: int) -> Variables:
-        """The parameters of simulations, each with several elements, (n, number, width)."""
+    def with_elements(self, data: VariablesLike, num_elements: int, *, seed: int | None = None) -> Variables:
+        """Simulations with as many elements for the parameters of each row, for iid="elements".
+
+        Args:
+            data: simulations, whose parameters are taken, raw space.
+            num_elements: number of elements.
+            seed: seed of the simulations.
+
+        Returns:
+            Parameters (n, width), and observables and conditions of elements (n, num_elements, width).
+        """
+        number = positive_int(num_elements, "num_elements")
         first = likelihood_members(self.approximator)[0][1]
-        parameters = {name: np.asarray(data[name]) for name in first.parameter_names}
+        parameters = as_variables(data, first.parameter_names, what="data")
+        n = len(next(iter(parameters.values())))
+        fixed: dict[str, Any] = {name: np.repeat(value, number, axis=0) for name, value in parameters.items()}
+        drawn = self._simulator().sample(n * number, seed=seed, progress=False, **fixed)
         names = (*first.inference_names, *first.element_conditions)
-        sets = []
-        for row in range(len(next(iter(parameters.values())))):
-            fixed = {name: value[row] for name, value in parameters.items()}
-            own = seeding.derive(seed, "elements", row)
-            drawn = self._simulator().sample(number, seed=own, progress=False, **fixed)
-            sets.append({name: drawn[name] for name in names})
-        return parameters | {name: np.stack([one[name] for one in sets]) for name in names}
+        return parameters | {name: drawn[name].reshape(n, number, -1) for name in names}
 
     def log_score(self, test_data: VariablesLike | int, *, seed: int | None = None) -> float:
         """Mean log likelihood of held-out simulations at their parameters, in nats a simulation.
