@@ -27,6 +27,8 @@ from sbi_models.workflows.construction import (
     priors_of,
     roles_of,
 )
+from sbi_models.workflows.likelihood.construction import is_discrete, known_continuous, likelihood_info
+from sbi_models.workflows.likelihood.workflow import LikelihoodWorkflow
 from sbi_models.workflows.workflow import Workflow
 
 AUTO = "auto"
@@ -47,7 +49,8 @@ class BasicWorkflow(Workflow):
             roles, adapter and summary network are its own. Or "auto", for `fit_offline`: transforms, network
             and training are chosen by the simulations, all data are standardized, and, where the simulator
             draws the parameters by themselves, a learned likelihood makes more of few simulations;
-            `workflow.automatic.choices` says what was chosen.
+            `workflow.automatic.choices` says what was chosen. That likelihood is a `LikelihoodWorkflow`,
+            `workflow.automatic.likelihood`, and is saved beside the model, as NAME.likelihood.safetensors.
         summary_network: instance, class or name; required exactly if there are summary variables.
         adapter: adapter from raw variables to roles; the default one concatenates the variables of each role
             along their last axis.
@@ -125,6 +128,9 @@ class BasicWorkflow(Workflow):
                 "summary_mask": summary_mask,
                 "missing": missing,
                 "info": info,
+                "likelihood_info": likelihood_info(
+                    None, [], known_continuous(prior, simulator, roles["inference_variables"])
+                ),
             }
             self.automatic = Automatic(roles, given)
             inference_network, standardize = AutoregressiveMixture(), "all"
@@ -190,10 +196,18 @@ class BasicWorkflow(Workflow):
             self, variables, self._validation_variables(validation_data), augmentations, on_epoch_end
         )
         self.approximator = best.approximator
+        learned = None if self.automatic.learned is None else self.automatic.learned.approximator
+        if any(map(is_discrete, self.priors.values())):
+            learned = None  # a posterior of discrete parameters is not drawn by gradients
+        self.automatic.likelihood = (
+            None if learned is None else LikelihoodWorkflow(self.simulator, network=learned)
+        )
         self._best_loss, self._fits = best._best_loss, self._fits + 1
         file = model_file(self.settings)
         if file is not None:
             self.approximator.save(file)
+            if learned is not None:
+                learned.save(file.with_stem(f"{file.stem}.likelihood"))
         return self.history
 
     def _check_fit(self, method: str) -> None:

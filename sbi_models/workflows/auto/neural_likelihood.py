@@ -20,7 +20,12 @@ import torch
 
 from sbi_models import seeding
 from sbi_models.adapters import Adapter
-from sbi_models.approximators import ContinuousApproximator
+from sbi_models.approximators import (
+    Approximator,
+    ContinuousApproximator,
+    EnsembleApproximator,
+    LikelihoodApproximator,
+)
 from sbi_models.networks import AutoregressiveMixture
 from sbi_models.simulators import Simulator
 from sbi_models.training.settings import TrainingOptions, TrainingSettings
@@ -50,9 +55,17 @@ class NeuralLikelihood:
         kind: "normal" or "mixture".
     """
 
-    members: Mapping[str, ContinuousApproximator]
+    members: Mapping[str, LikelihoodApproximator]
     counts: Mapping[str, Array]
     kind: str
+
+    @property
+    def approximator(self) -> Approximator | None:
+        """The mixture; None where whole numbers were spread, so that members have densities of others."""
+        if any(whole.any() for whole in self.counts.values()):
+            return None
+        first = next(iter(self.members.values()))
+        return first if len(self.members) == 1 else EnsembleApproximator(self.members, info=first.info)
 
     def draw(self, parameters: Variables, *, seed: int) -> Variables:
         """One simulation for each row of parameters (n, ...), raw space: parameters and data.
@@ -98,13 +111,14 @@ def estimate_likelihood(
     observed: list[str],
     bounds: Mapping[str, Bounds],
     scales: Mapping[str, str],
+    info: dict[str, Any],
     seed: int,
     name: str,
     options: TrainingOptions,
 ) -> NeuralLikelihood:
     """Learn the likelihood from simulations, raw variables (n, d).
 
-    Held-out simulations decide on early stops and on the kind of mixture.
+    Held-out simulations decide on early stops and on the kind of mixture. `info` is the JSON of the members.
     """
     counts = {key: np.array([is_count(column) for column in data[key].T]) for key in observed}
     spread, held_out = (
@@ -122,7 +136,7 @@ def estimate_likelihood(
     schedule = schedules.for_simulations(number)
     epochs = schedule.epochs(number)
 
-    def member(kind: str, k: int) -> ContinuousApproximator:
+    def member(kind: str, k: int) -> LikelihoodApproximator:
         network = AutoregressiveMixture(
             _KINDS[kind], trunk_blocks=1, head_blocks=1, dropout=schedule.dropout, order="given"
         )
@@ -143,7 +157,8 @@ def estimate_likelihood(
             prior=None,
             standardize="all",
         )
-        approximator = recipe.approximator(network, None)
+        approximator = recipe.approximator(network, None, info, LikelihoodApproximator)
+        assert isinstance(approximator, LikelihoodApproximator)
         workflow = Workflow(approximator=approximator, simulator=None, settings=TrainingSettings(**settings))
         workflow.fit_offline(spread, epochs, schedule.batch_size, validation_data=held_out)
         return approximator

@@ -41,13 +41,17 @@ _WIDEST = 32
 
 
 class AutomaticOptions(TypedDict):
-    """Arguments of a `BasicWorkflow` that stay the choice of the user with `inference_network="auto"`."""
+    """Arguments of a `BasicWorkflow` that stay the choice of the user with `inference_network="auto"`.
+
+    And what the file of a learned likelihood says, prior and support.
+    """
 
     summary_network: SummaryNetworkLike | None
     adapter: Adapter | None
     summary_mask: str | Mapping[str, str] | None
     missing: Mapping[str, str] | None
     info: dict[str, Any] | None
+    likelihood_info: dict[str, Any]
 
 
 class Automatic:
@@ -60,6 +64,9 @@ class Automatic:
 
     Attributes:
         choices: choices of the last training, name to text or number, as they are logged.
+        likelihood: `LikelihoodWorkflow` of the likelihood that the last training has learned, for log
+            likelihoods and posteriors under other priors; None if there is none, or for whole numbers.
+        learned: networks of this likelihood.
     """
 
     def __init__(self, roles: dict[str, list[str]], given: AutomaticOptions) -> None:
@@ -72,7 +79,8 @@ class Automatic:
             self.given = {**given, "adapter": None}
         self.declared = {name for step in self.declarations for name in step.names}
         self.choices: dict[str, Any] = {}
-        self.likelihood: NeuralLikelihood | None = None
+        self.likelihood: Any = None
+        self.learned: NeuralLikelihood | None = None
 
     def fit_offline(
         self,
@@ -83,6 +91,7 @@ class Automatic:
         on_epoch_end: OnEpochEnd | None,
     ) -> tuple[Workflow, History]:
         """Train on checked simulations; returns the best candidate and the history of its training."""
+        self.learned = None
         seed = workflow.seed
         if validation is None:
             data, validation = schedules.split_off(data, seeding.derive(seed, "held out"))
@@ -131,23 +140,24 @@ class Automatic:
         )
         if reason is None:
             assert prior is not None
-            self.likelihood = neural_likelihood.estimate_likelihood(
+            learned = self.learned = neural_likelihood.estimate_likelihood(
                 data,
                 validation,
                 parameters=inferred,
                 observed=observed,
                 bounds=bounds,
                 scales=scales,
+                info=self.given["likelihood_info"],
                 seed=seeding.derive(seed, "likelihood"),
                 name=f"{workflow.settings.checkpoint_name}.likelihood",
                 options=_options(workflow),
             )
-            self.choices["likelihood"] = f"{self.likelihood.kind}, {len(self.likelihood.members)} networks"
+            self.choices["likelihood"] = f"{learned.kind}, {len(learned.members)} networks"
             schedule = schedules.for_synthetic_data(number)
             indirect = self._workflow(workflow, adapter, schedule, None, "synthetic")
             indirect.certified_by = data
             indirect.fit_offline(
-                self._synthetic(self.likelihood, prior, seed, direct.approximator),
+                self._synthetic(learned, prior, seed, direct.approximator),
                 schedule.epochs(_SYNTHETIC),
                 schedule.batch_size,
                 validation_data=validation,

@@ -13,7 +13,7 @@ from sbi_models.networks import AutoregressiveMixture, InferenceNetwork
 from sbi_models.simulators import Simulator
 from sbi_models.simulators.prior_json import distribution_from_json, distribution_to_json
 from sbi_models.workflows.construction import InferenceNetworkLike, Names, priors_of, roles_of
-from sbi_models.workflows.likelihood.prior import check_continuous
+from sbi_models.workflows.likelihood.prior import check_continuous, support_bounds
 
 COMPONENTS = 12
 """Normals of each mixture of the automatic networks."""
@@ -36,10 +36,38 @@ def continuous_priors(
     return {name: known[name] for name in names if name in known}
 
 
-def prior_in_file(priors: Mapping[str, Distribution]) -> dict[str, Any]:
-    """The prior of the simulations as a saved likelihood keeps it, as far as JSON can hold it."""
+def known_continuous(
+    prior: Distribution | Mapping[str, Distribution] | None, simulator: Simulator | None, names: list[str]
+) -> dict[str, Distribution]:
+    """Torch distributions of parameters as far as they are known, and continuous."""
+    known = priors_of(prior, simulator, {"inference_variables": names})
+    continuous = {name: one for name, one in known.items() if not is_discrete(one)}
+    return {name: continuous[name] for name in names if name in continuous}
+
+
+def is_discrete(distribution: Distribution) -> bool:
+    """Whether a distribution is one of categories or counts."""
+    support: Any = distribution.support
+    return bool(support.is_discrete)
+
+
+def likelihood_info(
+    iid: str | None, conditions: list[str], priors: Mapping[str, Distribution]
+) -> dict[str, Any]:
+    """What the file of a likelihood says: kind of data, conditions of elements, support and prior.
+
+    The prior is kept as far as JSON can hold it.
+    """
+    bounds = {name: support_bounds(name, one) for name, one in priors.items()}
     kept = {name: distribution_to_json(one) for name, one in priors.items()}
-    return {name: content for name, content in kept.items() if content is not None}
+    return {
+        "likelihood": {
+            "iid": iid,
+            "element_conditions": conditions,
+            "support": {name: [list(ends) for ends in both] for name, both in bounds.items() if both},
+            PRIOR: {name: content for name, content in kept.items() if content is not None},
+        }
+    }
 
 
 def prior_of_file(approximator: Approximator) -> dict[str, Distribution]:

@@ -25,19 +25,17 @@ from sbi_models.workflows.construction import InferenceNetworkLike, Names, Recip
 from sbi_models.workflows.likelihood.automatic import chosen_adapter
 from sbi_models.workflows.likelihood.construction import (
     COMPONENTS,
-    PRIOR,
     agreeing,
     check_names,
     continuous_priors,
     for_conditions,
+    likelihood_info,
     network_of,
     networks_of,
     offline_networks,
-    prior_in_file,
     prior_of_file,
 )
 from sbi_models.workflows.likelihood.inference import LikelihoodInference
-from sbi_models.workflows.likelihood.prior import support_bounds
 
 AUTO = "auto"
 """Name, in place of a network, that leaves transforms, networks and training to the workflow."""
@@ -139,16 +137,7 @@ class LikelihoodWorkflow(LikelihoodInference):
         )
         check_names(names, roles["inference_variables"], iid)
         self.priors = continuous_priors(prior, simulator, names)
-        bounds = {name: support_bounds(name, one) for name, one in self.priors.items() if name in names}
-        self._info = {
-            **(info or {}),
-            "likelihood": {
-                "iid": iid,
-                "element_conditions": elements,
-                "support": {name: [list(ends) for ends in both] for name, both in bounds.items() if both},
-                PRIOR: prior_in_file(self.priors),
-            },
-        }
+        self._info = {**(info or {}), **likelihood_info(iid, elements, self.priors)}
         self._roles = {**roles, "inference_conditions": [*names, *elements]}
         self._standardize = standardize
         self._adapter = adapter
