@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from sbi_models import seeding
 from sbi_models.approximators.base import Approximator
 from sbi_models.approximators.ensemble import EnsembleApproximator
 from sbi_models.approximators.likelihood import LikelihoodApproximator
@@ -42,6 +43,20 @@ class Elements(NamedTuple):
     conditions: dict[str, Tensor]
     log_volume: Tensor
 
+    def in_random_order(self, seed: int) -> "Elements":
+        """The same, with the elements of each data set in another order, which is that of its number of
+        elements and the seed alone."""
+        order = torch.arange(self.values.shape[1]).repeat(len(self.values), 1)
+        for row, size in enumerate((self.weights > 0).sum(dim=1).tolist()):
+            shuffled = seeding.generator(seed, "order of elements", size).permutation(size)
+            order[row, :size] = torch.as_tensor(shuffled)
+
+        def taken(values: Tensor) -> Tensor:
+            return values.gather(1, order.reshape(*order.shape, *[1] * (values.ndim - 2)).expand_as(values))
+
+        conditions = {name: taken(value) for name, value in self.conditions.items()}
+        return Elements(taken(self.values), taken(self.weights), conditions, self.log_volume)
+
 
 class ElementLikelihood:
     """Log likelihood of data sets as a function of parameters.
@@ -60,6 +75,7 @@ class ElementLikelihood:
         self.elements = _elements(self.first, data)
         self.number = len(self.elements.values)
         self.sizes = (self.elements.weights > 0).sum(dim=1)
+        self.longest = self.elements.values.shape[1]
 
     def __call__(self, parameters: Mapping[str, Tensor], rows: Tensor) -> Tensor:
         """Log likelihood in nats (m,), float64, with gradients: of data set `rows[i]` at the i-th parameters.
@@ -73,32 +89,51 @@ class ElementLikelihood:
         total = torch.full((len(rows),), -torch.inf, dtype=torch.float64)
         if not len(chosen):
             return total
-        parts, chunks = [], self._chunks(chosen, rows)
+        whole = torch.zeros_like(rows), self.sizes[rows]
+        parts, chunks = [], self._chunks(chosen, whole)
         for which in chunks:
             given = {name: value[which] for name, value in parameters.items()}
+            span = whole[0][which], whole[1][which]
             parts.append(
-                self._summed(given, rows[which])
+                self._summed(given, rows[which], span)
                 if len(chunks) == 1 or not torch.is_grad_enabled()
-                else checkpoint(self._summed, given, rows[which], use_reentrant=False)
+                else checkpoint(self._summed, given, rows[which], span, use_reentrant=False)
             )
         return total.index_put((torch.cat(chunks),), torch.cat(parts))
 
-    def with_gradient(self, parameters: Mapping[str, Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Log likelihood (m,) and its gradient (m, width of all parameters side by side), float64."""
+    def of_a_part(
+        self,
+        parameters: Mapping[str, Tensor],
+        rows: Tensor,
+        span: tuple[Tensor, Tensor],
+        *,
+        with_gradient: bool = True,
+    ) -> tuple[Tensor, Tensor]:
+        """Log likelihood (m,) of some elements, and its gradient (m, width of all parameters), float64.
+
+        Args:
+            parameters: name to (m, width), float64, raw space.
+            rows: numbers of data sets (m,).
+            span: first element, and the one after the last, (m,) each. The volume of a data set counts with
+                its first element.
+            with_gradient: False for a gradient of zeros, which is faster.
+        """
         widths = [value.shape[1] for value in parameters.values()]
         inside = self.inside(parameters).nonzero().flatten()
         total = torch.full((len(rows),), -torch.inf, dtype=torch.float64)
         gradient = torch.zeros(len(rows), sum(widths), dtype=torch.float64)
         joined = torch.cat([value.detach() for value in parameters.values()], dim=1)
-        for which in self._chunks(inside, rows):
-            theta = joined[which].requires_grad_()
-            with torch.enable_grad():
+        for which in self._chunks(inside, span):
+            theta = joined[which].requires_grad_(with_gradient)
+            with torch.set_grad_enabled(with_gradient):
                 split = torch.split(theta, widths, dim=1)
-                value = self._summed(dict(zip(parameters, split, strict=True)), rows[which])
-                fine = value.isfinite()
-                (slope,) = torch.autograd.grad(torch.where(fine, value, 0.0).sum(), theta)
+                given = dict(zip(parameters, split, strict=True))
+                value = self._summed(given, rows[which], (span[0][which], span[1][which]))
+            fine = value.isfinite()
             total[which] = torch.where(fine, value.detach(), -torch.inf)
-            gradient[which] = torch.where(slope.isfinite(), slope, 0.0)
+            if with_gradient:
+                (slope,) = torch.autograd.grad(torch.where(fine, value, 0.0).sum(), theta)
+                gradient[which] = torch.where(slope.isfinite(), slope, 0.0)
         return total, gradient
 
     def inside(self, parameters: Mapping[str, Tensor]) -> Tensor:
@@ -140,9 +175,9 @@ class ElementLikelihood:
             beyond[inside] = outside.any(dim=1)
         return beyond
 
-    def _chunks(self, positions: Tensor, rows: Tensor) -> list[Tensor]:
-        """Positions (m,) of parameters in parts that a network takes at once, by size of data set."""
-        sizes = self.sizes[rows[positions]].clamp(min=1)
+    def _chunks(self, positions: Tensor, span: tuple[Tensor, Tensor]) -> list[Tensor]:
+        """Positions (m,) of parameters in parts that a network takes at once, by number of elements."""
+        sizes = (span[1] - span[0])[positions].clamp(min=1)
         classes = sizes.to(torch.float64).log2().ceil()
         parts: list[Tensor] = []
         for one in sorted(set(classes.tolist())):
@@ -151,21 +186,24 @@ class ElementLikelihood:
             parts += torch.split(alike, step)
         return parts
 
-    def _summed(self, parameters: Mapping[str, Tensor], rows: Tensor) -> Tensor:
-        """Log likelihood (m,) of parameters inside the support."""
+    def _summed(self, parameters: Mapping[str, Tensor], rows: Tensor, span: tuple[Tensor, Tensor]) -> Tensor:
+        """Log likelihood (m,), of the elements of a span, of parameters inside the support."""
         nothing = torch.stack([value.sum(dim=1) for value in parameters.values()]).sum(dim=0) * 0.0
-        total = self.elements.log_volume[rows] + nothing  # data sets without elements have gradients, too
-        for part in self._elements_at_once(int(self.sizes[rows].max())):
-            values, weights = self.elements.values[rows, part], self.elements.weights[rows, part]
-            conditions = {name: value[rows, part] for name, value in self.elements.conditions.items()}
-            logs = self._mixed(parameters, values, conditions).to(torch.float64)
+        start, end = span
+        volume = torch.where(start == 0, self.elements.log_volume[rows], 0.0)
+        total = volume + nothing  # data sets without elements have gradients, too
+        for positions in self._elements_at_once(int((end - start).max())):
+            place = start[:, None] + positions
+            there, index = place < end[:, None], (rows[:, None], place.clamp(max=self.longest - 1))
+            weights = torch.where(there, self.elements.weights[index], 0.0)
+            conditions = {name: value[index] for name, value in self.elements.conditions.items()}
+            logs = self._mixed(parameters, self.elements.values[index], conditions).to(torch.float64)
             total = total + torch.where(weights > 0, logs * weights, 0.0).sum(dim=1)
         return total
 
-    def _elements_at_once(self, number: int) -> Iterator[slice]:
+    def _elements_at_once(self, number: int) -> Iterator[Tensor]:
         step = max(1, _NUMBERS_AT_ONCE // self.elements.values.shape[2])
-        for start in range(0, number, step):
-            yield slice(start, min(start + step, number))
+        return iter(torch.split(torch.arange(number), step) if number else ())
 
     def _mixed(
         self, parameters: Mapping[str, Tensor], values: Tensor, conditions: Mapping[str, Tensor]
