@@ -25,7 +25,7 @@ _WARM_UP, _FEWEST_KEPT, _EXPLORING = 8, 24, 8
 _RATE = 1.0
 """Rate at which step sizes are adapted in the first move of a warm-up, later ones in proportion to 1 / k."""
 
-_PROPOSALS = (2, 4)
+_PROPOSALS = (1, 4)
 """Independent proposals, each with a jump, between two draws that are kept, in the first and second round."""
 
 _ROUNDS = ((2, 4), (4, 4), (4, 8))
