@@ -71,6 +71,27 @@ def test_a_file_keeps_the_ratio(fitted, tmp_path):
     assert np.array_equal(again.log_likelihood(data), fitted.log_likelihood(data))
 
 
+def test_ratios_of_members_are_averaged():
+    """The log ratio of two networks is the log of the mean of theirs."""
+    made = bf.LikelihoodWorkflow(
+        SIMULATOR,
+        parameters="mu",
+        observables="x",
+        network=bf.networks.ContrastiveRatio(widths=(8, 8)),
+        ensemble_size=2,
+        seed=1,
+        progress=False,
+    )
+    made.fit_offline(SIMULATOR.sample(200, seed=1), epochs=2, batch_size=50)
+    data = SIMULATOR.sample(5, seed=2)
+    each = [
+        bf.LikelihoodWorkflow(network=member, progress=False).log_likelihood(data)
+        for member in made.approximator.members.values()
+    ]
+    assert np.abs(each[0] - each[1]).max() > 1e-3
+    np.testing.assert_allclose(made.log_likelihood(data), np.log(np.exp(each).mean(axis=0)), atol=1e-5)
+
+
 def images(mu, rng):
     """A bright column whose place is mu, on noise."""
     place = np.arange(8)[None, None, :]
