@@ -30,7 +30,9 @@ def flawed(expected: str, seed: int, dim: int):
     return gaussian(seed, n=500, draws=200, dim=dim, **FLAWS[expected])
 
 
-@pytest.mark.nightly_cases("10-under-confident", "10-over-confident", "10-uninformative", "10-biased")
+@pytest.mark.nightly_cases(
+    "10-under-confident", "10-over-confident", "10-uninformative", "10-biased", "10-calibrated"
+)
 @pytest.mark.parametrize("expected", [*FLAWS, "uninformative"])
 @pytest.mark.parametrize("dim", [2, 10])
 def test_the_word_is_right_for_known_flaws(expected, dim):
