@@ -39,11 +39,11 @@ def within_binomial(p_values, level):
 
 
 def test_joint_p_values_are_uniform_whatever_the_scores_have_to_do_with_each_other():
-    """Over 1000 new calibrations, an observation like the others has p <= a with probability a, with nine
+    """Over 2000 new calibrations, an observation like the others has p <= a with probability a, with nine
     dependent scores."""
     mix = normal(9, 9, seed=1)
     p_values = [
-        float(joint_p_values(scores[1:], scores[:1])) for scores in normal(1000, 100, 9, seed=2) @ mix
+        float(joint_p_values(scores[1:], scores[:1])) for scores in normal(2000, 100, 9, seed=2) @ mix
     ]
     assert all(within_binomial(p_values, level) for level in LEVELS)
     assert min(p_values) == pytest.approx(1 / 100)
@@ -64,10 +64,10 @@ def test_p_values_of_each_score_are_ranks_among_simulations():
 
 
 def test_joint_p_values_with_known_ones_are_uniform():
-    """Over 1000 new sets of references, p-values that other simulations gave, kept the same throughout,
+    """Over 2000 new sets of references, p-values that other simulations gave, kept the same throughout,
     and scores that depend on them, are together as small as they should be; the rank is that of a loop
     over rows."""
-    calibration, rows = normal(300, 4, seed=1), normal(1000, 100, 4, seed=2)
+    calibration, rows = normal(300, 4, seed=1), normal(2000, 100, 4, seed=2)
     p_values = []
     for row in rows:
         known, scores = p_values_of_each(calibration, row), row[:, :2] + row[:, 2:] ** 2
@@ -87,11 +87,11 @@ def test_known_p_values_are_as_fine_as_they_were():
 
 
 def test_references_that_are_unlike_the_training_are_noticed():
-    """Ranks among 400 simulations: no one of 1000 sets of references like these is called unusual, and each
+    """Ranks among 400 simulations: no one of 2000 sets of references like these is called unusual, and each
     with a shift by one sd is."""
     for shift, expected in ((0.0, 0), (1.0, 50)):
         unusual = 0
-        for i in range(1000 if not expected else 50):
+        for i in range(2000 if not expected else 50):
             scores = normal(600, 2, seed=i)
             scores[400:] += shift
             p_values = p_values_of_each(scores[:400], scores)
@@ -339,12 +339,12 @@ def test_p_values_of_tied_scores_are_valid_and_as_frequent_as_they_say():
 
 
 def test_p_values_are_exact_given_the_size():
-    """Scores whose spread depends on the size of a set: over 200 calibrations, p <= 0.05 has probability 0.05
+    """Scores whose spread depends on the size of a set: over 400 calibrations, p <= 0.05 has probability 0.05
     for each of three sizes; compared with all sizes together, it has not. An unheard-of size has the smallest
     p-value."""
     rng = seeding.generator(4, "sizes")
     found, mixed = {3.0: [], 4.0: [], 9.0: []}, []
-    for _ in range(200):
+    for _ in range(400):
         sizes = torch.as_tensor(rng.choice([3.0, 4.0, 9.0], size=(400, 1)))
         scores = torch.as_tensor(rng.normal(size=(400, 2)).__abs__()) * 9 / sizes
         observed = torch.tensor([[3.0], [4.0], [9.0]], dtype=torch.float64)
