@@ -5,6 +5,7 @@ files `test_*_properties.py` with `deep`, as does `pytest --hypothesis-profile d
 fails is printed with the line that repeats it.
 """
 
+import gc
 import random
 from collections.abc import Iterator
 
@@ -24,6 +25,8 @@ _ALWAYS = settings(
 settings.register_profile("quick", _ALWAYS, max_examples=12, derandomize=True)
 settings.register_profile("deep", _ALWAYS, max_examples=1_000, print_blob=True)
 settings.load_profile("quick")
+
+gc.disable()  # until all modules are imported, none of which goes away
 
 
 class FilesAndGroups(LoadGroupScheduling):
@@ -63,6 +66,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         rng = random.Random(seed)
         place = {item.path: rng.random() for item in items}
         items.sort(key=lambda item: (place[item.path], rng.random()))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """Leave what was imported out of garbage collection, which else looks through all of it many times."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -5,8 +5,8 @@ densities of single elements, which the networks learned. The sum is in float64,
 are equal, as those of discrete observables often are, are evaluated once.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,33 +14,21 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from sbi_models.approximators.base import Approximator
+from sbi_models.approximators.elements import elements_of
 from sbi_models.approximators.ensemble import EnsembleApproximator
 from sbi_models.approximators.likelihood import LikelihoodApproximator
 from sbi_models.approximators.rows import as_tensors
-from sbi_models.approximators.validation import as_variables, check_representable, check_shapes
+from sbi_models.approximators.validation import check_shapes
 from sbi_models.arguments import positive_int
 from sbi_models.errors import ConfigurationError, DataError
-from sbi_models.types import Array, FloatArray, Variables, VariablesLike
+from sbi_models.networks import RatioNetwork
+from sbi_models.types import FloatArray, Variables, VariablesLike
+
+_ROWS = 1024
+"""Elements whose features are computed at once."""
 
 _NUMBERS_AT_ONCE = 2**16
 """Components of elements in one call of a network, which bounds memory to some 200 MB with gradients."""
-
-
-class Elements(NamedTuple):
-    """Elements of n data sets, padded to the largest number N.
-
-    Attributes:
-        values: standardized observables (n, N, d), float32.
-        weights: how often each element is there, (n, N), float64, 0 for padding.
-        conditions: conditions of elements by name, (n, N, c), raw space.
-        log_volume: log |det d standardized / d raw| of all elements of a data set, (n,), -inf where an
-            element lies outside of the support of the observables.
-    """
-
-    values: Tensor
-    weights: Tensor
-    conditions: dict[str, Tensor]
-    log_volume: Tensor
 
 
 class ElementLikelihood:
@@ -60,10 +48,17 @@ class ElementLikelihood:
         approximator.eval()
         self.members = likelihood_members(approximator)
         self.first = next(iter(self.members))[1]
-        self.elements = _elements(self.first, data)
-        self.number = len(self.elements.values)
+        elements = elements_of(self.first, data)
+        (values,) = elements.values
+        taken = [self._as_taken(member, values) for _, member in self.members]
+        self.elements = elements._replace(values=tuple(own for own, _ in taken))
+        self._log_factors = [
+            log_weight + each for (log_weight, _), (_, each) in zip(self.members, taken, strict=True)
+        ]
+        self.number, self.longest = self.elements.weights.shape
         self.sizes = (self.elements.weights > 0).sum(dim=1)
         self._one_support = all(member.support == self.first.support for _, member in self.members)
+        self.width = max(value.shape[2] for value in self.elements.values)
 
     def __call__(self, parameters: Mapping[str, Tensor], rows: Tensor) -> Tensor:
         """Log likelihood in nats (m,), float64, with gradients: of data set `rows[i]` at the i-th parameters.
@@ -77,32 +72,51 @@ class ElementLikelihood:
         total = torch.full((len(rows),), -torch.inf, dtype=torch.float64)
         if not len(chosen):
             return total
-        parts, chunks = [], self._chunks(chosen, rows)
+        whole = torch.zeros_like(rows), self.sizes[rows]
+        parts, chunks = [], self._chunks(chosen, whole)
         for which in chunks:
             given = {name: value[which] for name, value in parameters.items()}
+            span = whole[0][which], whole[1][which]
             parts.append(
-                self._summed(given, rows[which])
+                self._summed(given, rows[which], span)
                 if len(chunks) == 1 or not torch.is_grad_enabled()
-                else checkpoint(self._summed, given, rows[which], use_reentrant=False)
+                else checkpoint(self._summed, given, rows[which], span, use_reentrant=False)
             )
         return total.index_put((torch.cat(chunks),), torch.cat(parts))
 
-    def with_gradient(self, parameters: Mapping[str, Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Log likelihood (m,) and its gradient (m, width of all parameters side by side), float64."""
+    def of_a_part(
+        self,
+        parameters: Mapping[str, Tensor],
+        rows: Tensor,
+        span: tuple[Tensor, Tensor],
+        *,
+        with_gradient: bool = True,
+    ) -> tuple[Tensor, Tensor]:
+        """Log likelihood (m,) of some elements, and its gradient (m, width of all parameters), float64.
+
+        Args:
+            parameters: name to (m, width), float64, raw space.
+            rows: numbers of data sets (m,).
+            span: first element, and the one after the last, (m,) each. The volume of a data set counts with
+                its first element.
+            with_gradient: False for a gradient of zeros, which is faster.
+        """
         widths = [value.shape[1] for value in parameters.values()]
         inside = self.inside(parameters).nonzero().flatten()
         total = torch.full((len(rows),), -torch.inf, dtype=torch.float64)
         gradient = torch.zeros(len(rows), sum(widths), dtype=torch.float64)
         joined = torch.cat([value.detach() for value in parameters.values()], dim=1)
-        for which in self._chunks(inside, rows):
-            theta = joined[which].requires_grad_()
-            with torch.enable_grad():
+        for which in self._chunks(inside, span):
+            theta = joined[which].requires_grad_(with_gradient)
+            with torch.set_grad_enabled(with_gradient):
                 split = torch.split(theta, widths, dim=1)
-                value = self._summed(dict(zip(parameters, split, strict=True)), rows[which])
-                fine = value.isfinite()
-                (slope,) = torch.autograd.grad(torch.where(fine, value, 0.0).sum(), theta)
+                given = dict(zip(parameters, split, strict=True))
+                value = self._summed(given, rows[which], (span[0][which], span[1][which]))
+            fine = value.isfinite()
             total[which] = torch.where(fine, value.detach(), -torch.inf)
-            gradient[which] = torch.where(slope.isfinite(), slope, 0.0)
+            if with_gradient:
+                (slope,) = torch.autograd.grad(torch.where(fine, value, 0.0).sum(), theta)
+                gradient[which] = torch.where(slope.isfinite(), slope, 0.0)
         return total, gradient
 
     def inside(self, parameters: Mapping[str, Tensor]) -> Tensor:
@@ -166,64 +180,83 @@ class ElementLikelihood:
         found = (outside.reshape(n, number) & counted).sum(dim=1)
         return found / counted.sum(dim=1).clamp(min=1)
 
-    def _chunks(self, positions: Tensor, rows: Tensor) -> list[Tensor]:
-        """Positions (m,) of parameters in parts that a network takes at once, by size of data set."""
-        sizes = self.sizes[rows[positions]].clamp(min=1)
+    def _chunks(self, positions: Tensor, span: tuple[Tensor, Tensor]) -> list[Tensor]:
+        """Positions (m,) of parameters in parts that a network takes at once, by number of elements."""
+        sizes = (span[1] - span[0])[positions].clamp(min=1)
         classes = sizes.to(torch.float64).log2().ceil()
         parts: list[Tensor] = []
         for one in sorted(set(classes.tolist())):
             alike = positions[classes == one]
-            step = max(1, _NUMBERS_AT_ONCE // (2 ** int(one) * self.elements.values.shape[2]))
+            step = max(1, _NUMBERS_AT_ONCE // (2 ** int(one) * self.width))
             parts += torch.split(alike, step)
         return parts
 
-    def _summed(self, parameters: Mapping[str, Tensor], rows: Tensor) -> Tensor:
-        """Log likelihood (m,) of parameters inside the support."""
+    def _summed(self, parameters: Mapping[str, Tensor], rows: Tensor, span: tuple[Tensor, Tensor]) -> Tensor:
+        """Log likelihood (m,), of the elements of a span, of parameters inside the support."""
         nothing = torch.stack([value.sum(dim=1) for value in parameters.values()]).sum(dim=0) * 0.0
-        total = self.elements.log_volume[rows] + nothing  # data sets without elements have gradients, too
-        for part in self._elements_at_once(int(self.sizes[rows].max())):
-            values, weights = self.elements.values[rows, part], self.elements.weights[rows, part]
-            conditions = {name: value[rows, part] for name, value in self.elements.conditions.items()}
+        start, end = span
+        volume = torch.where(start == 0, self.elements.log_volume[rows], 0.0)
+        total = volume + nothing  # data sets without elements have gradients, too
+        for positions in self._elements_at_once(int((end - start).max())):
+            place = start[:, None] + positions
+            there, index = place < end[:, None], (rows[:, None], place.clamp(max=self.longest - 1))
+            weights = torch.where(there, self.elements.weights[index], 0.0)
+            conditions = {name: value[index] for name, value in self.elements.conditions.items()}
+            values = [value[index] for value in self.elements.values]
             logs = self._mixed(parameters, values, conditions).to(torch.float64)
             total = total + torch.where(weights > 0, logs * weights, 0.0).sum(dim=1)
         return total
 
-    def _elements_at_once(self, number: int) -> Iterator[slice]:
-        step = max(1, _NUMBERS_AT_ONCE // self.elements.values.shape[2])
-        for start in range(0, number, step):
-            yield slice(start, min(start + step, number))
+    def _elements_at_once(self, number: int) -> Iterator[Tensor]:
+        step = max(1, _NUMBERS_AT_ONCE // self.width)
+        return iter(torch.split(torch.arange(number), step) if number else ())
 
     def _mixed(
-        self, parameters: Mapping[str, Tensor], values: Tensor, conditions: Mapping[str, Tensor]
+        self, parameters: Mapping[str, Tensor], values: Sequence[Tensor], conditions: Mapping[str, Tensor]
     ) -> Tensor:
-        """Log densities (m, N) of elements (m, N, d), standardized space, of the mixture of all members."""
-        m, number, _ = values.shape
+        """Log densities (m, N) of elements, as each member takes them, of the mixture of all members."""
+        m, number, _ = values[0].shape
         raw = dict(parameters)
         if conditions:
             raw = {name: value.repeat_interleave(number, dim=0) for name, value in parameters.items()}
             raw |= {name: value.flatten(0, 1) for name, value in conditions.items()}
-        logs, shares = [], self._shares(parameters)
-        for (log_weight, member), share in zip(self.members, shares, strict=True):
+        logs = []
+        factors = self._factors(parameters)
+        for (_, member), own, log_factor in zip(self.members, values, factors, strict=True):
             device, network = member.device, member.inference_network
             moved = {name: value.to(device) for name, value in raw.items()}
             adapted = member.adapter.forward(moved)["inference_conditions"]
             given = member.standardizer("inference_conditions", adapted).to(torch.float32)
-            own, log_factor = self._standardized_by(member, values)
+            of_each = (
+                network.log_ratio_of_each if isinstance(network, RatioNetwork) else network.log_prob_of_each
+            )
             if conditions:
-                each = network.log_prob(own.flatten(0, 1).to(device), given).reshape(m, number)
+                each = of_each(own.flatten(0, 1)[:, None].to(device), given).reshape(m, number)
             else:
-                each = network.log_prob_of_each(own.to(device), given)
-            logs.append(each.cpu() + ((log_weight if share is None else share[:, None]) + log_factor))
+                each = of_each(own.to(device), given)
+            logs.append(each.cpu() + log_factor)
         return logs[0] if len(logs) == 1 else torch.stack(logs).logsumexp(dim=0)
 
-    def _shares(self, parameters: Mapping[str, Tensor]) -> list[Tensor] | list[None]:
-        """Log weights (m,) of each member at parameters inside the support; None where supports are one."""
+    @torch.no_grad()
+    def _factors(self, parameters: Mapping[str, Tensor]) -> Sequence[Any]:
+        """Logs of what each member's densities are multiplied by, (m, 1) where members differ in support."""
         if self._one_support:
-            return [None] * len(self.members)
-        with torch.no_grad():
-            weights = torch.tensor([[weight] for weight, _ in self.members], dtype=torch.float32)
-            logs = torch.where(self._supported(parameters), weights, -torch.inf)
-            return list(logs - logs.logsumexp(dim=0))
+            return self._log_factors
+        weights = torch.tensor([[weight] for weight, _ in self.members], dtype=torch.float32)
+        shares = torch.where(self._supported(parameters), weights, -torch.inf)
+        more = shares - shares.logsumexp(dim=0) - weights + torch.tensor(self._log_factors)[:, None]
+        return list(more[:, :, None])
+
+    @torch.no_grad()
+    def _as_taken(self, member: LikelihoodApproximator, values: Tensor) -> tuple[Tensor, float]:
+        """Elements (n, N, d) as a member takes them, and the log of what its densities are multiplied by."""
+        own, log_factor = self._standardized_by(member, values)
+        network = member.inference_network
+        if not isinstance(network, RatioNetwork):
+            return own, log_factor
+        flat = own.flatten(0, 1).to(member.device)
+        features = torch.cat([network.embed(part).cpu() for part in torch.split(flat, _ROWS)])
+        return features.reshape(*own.shape[:2], -1), 0.0  # a ratio has no volume
 
     def _standardized_by(self, member: LikelihoodApproximator, values: Tensor) -> tuple[Tensor, float]:
         """Elements as a member standardizes them, and log |det| of the step from the first member's, in nats.
@@ -329,56 +362,3 @@ def checked_parameters(
     if set(found.values()) != {number}:
         raise ConfigurationError(f"Expected parameters for each of {number} data sets, got rows: {found}.")
     return as_tensors(shaped)
-
-
-# ---- elements ---------------------------------------------------------------
-
-
-def _elements(first: LikelihoodApproximator, data: VariablesLike) -> Elements:
-    as_variables(data, (), what="data")  # refuses what is no mapping
-    flat, counts = first.elements(
-        {name: data[name] for name in data if name not in first.parameter_names},
-        "data",
-        of_simulations=False,
-    )
-    check_shapes(flat, {name: first.shapes[name] for name in flat}, "data")
-    raw = as_tensors(flat)
-    observed = {name: raw[name] for name in first.inference_names}
-    inside = first.adapter.inside(observed, first.inference_names)
-    values = torch.zeros(len(inside), first.standardizer.widths["inference_variables"], dtype=torch.float32)
-    volume = torch.full((len(inside),), -torch.inf, dtype=torch.float64)
-    if bool(inside.any()):
-        there = {name: value[inside] for name, value in observed.items()}
-        adapted = first.adapter.forward(there)["inference_variables"]
-        standardized = first.standardizer("inference_variables", adapted.to(first.device))
-        standardized = standardized.to("cpu", torch.float32)
-        check_representable({"observables": standardized}, "data")
-        values[inside] = standardized
-        volume[inside] = first.adapter.log_abs_det(there, "inference_variables") + float(
-            first.standardizer.log_abs_det("inference_variables")
-        )
-    conditions = {name: raw[name] for name in first.element_conditions}
-    owner = np.repeat(np.arange(len(counts)), counts)
-    total = torch.zeros(len(counts), dtype=torch.float64).index_add(0, torch.as_tensor(owner), volume)
-    weights: Array = np.ones(len(owner))
-    all_discrete = len(first.inference_network.discrete) == values.shape[1]
-    if all_discrete and not conditions and first.iid is not None:
-        keys = np.concatenate([owner[:, None], values.numpy()], axis=1)
-        distinct, numbers = np.unique(keys, axis=0, return_counts=True)
-        owner, values = distinct[:, 0].astype(int), torch.as_tensor(distinct[:, 1:], dtype=torch.float32)
-        weights, counts = numbers.astype(float), np.bincount(owner, minlength=len(counts))
-    place = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
-    return Elements(
-        _padded(values, owner, place, counts),
-        _padded(torch.as_tensor(weights)[:, None], owner, place, counts, fill=0.0)[..., 0],
-        {name: _padded(value, owner, place, counts) for name, value in conditions.items()},
-        total,
-    )
-
-
-def _padded(value: Tensor, owner: Array, place: Array, counts: Array, fill: float | None = None) -> Tensor:
-    """Elements (total, w) as (n, N, w), padded by the first of all elements, or by a number."""
-    shape = (len(counts), max(1, int(counts.max())), value.shape[1])
-    padded = value[:1].expand(shape).clone() if fill is None else value.new_full(shape, fill)
-    padded[torch.as_tensor(owner), torch.as_tensor(place)] = value
-    return padded

@@ -143,8 +143,8 @@ class EnsembleApproximator(Approximator):
 
     @property
     def has_draws(self) -> bool:
-        """True: members without draws are refused."""
-        return True
+        """False for members that learned ratios; others without draws are refused."""
+        return all(member.has_draws for member in self.members.values())
 
     @property
     def architecture(self) -> str:

@@ -11,10 +11,10 @@ from sbi_models.adapters import Adapter
 from sbi_models.approximators.base import APPROXIMATORS, Adapted
 from sbi_models.approximators.certificates.scores import OptionalBuffers
 from sbi_models.approximators.continuous import ContinuousApproximator
-from sbi_models.approximators.validation import as_variables
+from sbi_models.approximators.validation import as_variables, check_network_output
 from sbi_models.arguments import known_arguments
 from sbi_models.errors import ConfigurationError, DataError
-from sbi_models.networks import InferenceNetwork, SummaryNetwork
+from sbi_models.networks import InferenceNetwork, RatioNetwork, SummaryNetwork
 from sbi_models.ragged import is_ragged, leaves, lengths
 from sbi_models.types import Array, Variables, VariablesLike
 
@@ -144,6 +144,18 @@ class LikelihoodApproximator(ContinuousApproximator):
             return torch.zeros_like(adapted, dtype=torch.bool)
         return (adapted < ends[0].cpu()) | (adapted > ends[1].cpu())
 
+    # ---- file ---------------------------------------------------------------
+
+    def answer(self, given: Tensor) -> dict[str, Tensor]:
+        """Observables for each row of conditions of the network, raw space: a draw, or those of a ratio that
+        it can be evaluated at."""
+        network = self.inference_network
+        if not isinstance(network, RatioNetwork):
+            return super().answer(given)
+        observed = given.new_zeros(len(given), self.standardizer.widths["inference_variables"])
+        check_network_output(network.log_ratio(observed, given).isfinite(), "ratios")
+        return self.raw_of(observed.to(torch.float64))
+
     # ---- elements -----------------------------------------------------------
 
     def elements(
@@ -168,7 +180,8 @@ class LikelihoodApproximator(ContinuousApproximator):
         variables = as_variables(data, self.inference_names + given, what=what, may_miss=self.inference_names)
         self._refuse_missing(variables, what)
         if self.iid is None or (self.iid == "elements" and of_simulations):
-            return variables, np.ones(len(next(iter(variables.values()))), dtype=int)
+            counts = np.ones(len(next(iter(variables.values()))), dtype=int)
+            return self._as_vectors(variables), counts
         observed = {name: self._as_sets(name, variables[name]) for name in self.inference_names}
         counts = lengths(next(iter(observed.values())))
         flat = {name: self._flat(name, value, counts, what) for name, value in observed.items()}
@@ -181,6 +194,17 @@ class LikelihoodApproximator(ContinuousApproximator):
                 else np.repeat(variables[name], counts, axis=0)
             )
         return flat, counts
+
+    def _as_vectors(self, variables: Variables) -> Variables:
+        """Observables of a ratio as vectors (n, d), whatever their shape, which its network knows."""
+        if not isinstance(self.inference_network, RatioNetwork):
+            return variables
+        flat = {
+            name: value.reshape(len(value), -1)
+            for name, value in variables.items()
+            if name in self.inference_names and value.ndim > 2
+        }
+        return {**variables, **flat}
 
     def _refuse_missing(self, variables: Variables, what: str) -> None:
         for name in self.inference_names:

@@ -9,6 +9,7 @@ from torch import Tensor
 from sbi_models import seeding
 from sbi_models.approximators.base import ALONE, APPROXIMATORS, Member
 from sbi_models.errors import ConfigurationError
+from sbi_models.networks import RatioNetwork
 from sbi_models.networks.noise import Generators
 from sbi_models.types import FloatArray, VariablesLike
 
@@ -54,7 +55,8 @@ def mean_losses(
 
 
 def check_members(members: Members) -> None:
-    """Raise ConfigurationError unless two or more members with draws fit together and share no network."""
+    """Raise ConfigurationError unless two or more members with draws, or ratios, fit together and share no
+    network."""
     if not isinstance(members, Mapping) or len(members) < 2:
         raise ConfigurationError(
             "Expected an ensemble of at least two members, a dict of names to approximators, got "
@@ -68,7 +70,7 @@ def check_members(members: Members) -> None:
             raise ConfigurationError(
                 f"Expected a ContinuousApproximator for member {name!r}, got {type(member).__name__}."
             )
-        if not member.has_draws:
+        if not (member.has_draws or isinstance(member.inference_network, RatioNetwork)):
             raise ConfigurationError(
                 f"Expected members with posterior draws, got only point estimates for {name!r}. "
                 "Add a parametric rule such as 'mv_normal'."

@@ -1,12 +1,13 @@
 """Inference networks and summary networks, in plain PyTorch."""
 
 from sbi_models.networks.autoregressive import AutoregressiveMixture
-from sbi_models.networks.base import InferenceNetwork, Network, SummaryNetwork
+from sbi_models.networks.base import InferenceNetwork, Network, RatioNetwork, SummaryNetwork
 from sbi_models.networks.consistency import ConsistencyModel
 from sbi_models.networks.coupling import CouplingFlow
 from sbi_models.networks.diffusion import DiffusionModel, register_sampler, register_schedule
 from sbi_models.networks.flow_matching import FlowMatching
 from sbi_models.networks.layers import register_subnet
+from sbi_models.networks.ratio import ContrastiveRatio
 from sbi_models.networks.registry import network_from_json, network_named, register, resolve
 from sbi_models.networks.scoring import (
     CategoricalScore,
@@ -31,6 +32,7 @@ __all__ = [
     "AutoregressiveMixture",
     "CategoricalScore",
     "ConsistencyModel",
+    "ContrastiveRatio",
     "ConvolutionalNetwork",
     "CouplingFlow",
     "DeepSet",
@@ -45,6 +47,7 @@ __all__ = [
     "NestedSet",
     "Network",
     "QuantileScore",
+    "RatioNetwork",
     "ScoringRuleNetwork",
     "SetTransformer",
     "SummaryNetwork",

@@ -242,6 +242,40 @@ class InferenceNetwork(Network, ABC):
         )
 
 
+class RatioNetwork(InferenceNetwork, ABC):
+    """A ratio p(theta | conditions) / p(theta) of standardized theta, in the place of a density.
+
+    For `LikelihoodWorkflow`, where theta are observables and conditions are parameters. Implement `embed` and
+    `log_ratio_of_each`.
+    """
+
+    has_draws = False
+    has_density = False
+
+    @abstractmethod
+    def embed(self, theta: Tensor) -> Tensor:
+        """Features (n, w) of standardized theta (n, theta_dim), which do not depend on the conditions."""
+
+    @abstractmethod
+    def log_ratio_of_each(self, features: Tensor, conditions: Tensor) -> Tensor:
+        """Log ratios in nats, (n, N), of theta with features (n, N, w), all N given conditions (n, c)."""
+
+    def log_ratio(self, theta: Tensor, conditions: Tensor) -> Tensor:
+        """Log ratios in nats, (n,), of standardized theta (n, theta_dim) given conditions (n, c)."""
+        return self.log_ratio_of_each(self.embed(theta)[:, None], conditions)[:, 0]
+
+    def sample(self, num_samples: int, conditions: Tensor, generator: Generators = None) -> Tensor:
+        """There are none.
+
+        Raises:
+            ConfigurationError: always.
+        """
+        raise ConfigurationError(
+            f"{type(self).__name__} has no draws: it estimates a ratio. LikelihoodWorkflow draws parameters "
+            "with it."
+        )
+
+
 class SummaryNetwork(Network, ABC):
     """A learned summary statistic.
 

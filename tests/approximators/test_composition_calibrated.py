@@ -157,7 +157,7 @@ def test_what_a_training_has_learned_stands_in_for_a_simulator(d):
 
 
 @pytest.mark.parametrize("simulator", [False, True])
-@pytest.mark.parametrize("n", [1, 3, 10])
+@pytest.mark.parametrize("n", [1, pytest.param(3, marks=pytest.mark.nightly), 10])
 def test_two_modes_have_their_weights(n, simulator):
     """theta from data of theta^2: each half of the draws is exact by a KS test, and the weight of the upper
     mode within 0.05."""

@@ -57,7 +57,7 @@ def png(figure):
 
 
 @pytest.mark.parametrize("plot", PLOTS)
-@pytest.mark.parametrize("dim", [1, 2, 7])
+@pytest.mark.parametrize("dim", [1, pytest.param(2, marks=pytest.mark.nightly), 7])
 def test_every_parameter_has_a_named_panel(plot, dim):
     """There is one panel for each parameter, titled with its name, one legend, and both axes are labelled."""
     names = [f"rate {i}" for i in range(dim)]

@@ -30,9 +30,8 @@ def flawed(expected: str, seed: int, dim: int):
     return gaussian(seed, n=500, draws=200, dim=dim, **FLAWS[expected])
 
 
-@pytest.mark.nightly_cases("10-under-confident", "10-over-confident", "10-uninformative", "10-biased")
 @pytest.mark.parametrize("expected", [*FLAWS, "uninformative"])
-@pytest.mark.parametrize("dim", [2, 10])
+@pytest.mark.parametrize("dim", [2, pytest.param(10, marks=pytest.mark.nightly)])
 def test_the_word_is_right_for_known_flaws(expected, dim):
     """sd x 0.8, sd x 1.25, mean + 0.3 sd, the prior itself, and the exact posterior are told apart in each of
     3 seeds."""

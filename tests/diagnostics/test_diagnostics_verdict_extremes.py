@@ -135,7 +135,7 @@ SMALL = {
 }
 
 
-@pytest.mark.nightly_cases("60-3-ring", "60-3-rare events", "60-3-normal", "60-3-exponential")
+@pytest.mark.nightly_cases(*(f"60-3-{law}" for law in SMALL), *(f"13-3-{law}" for law in ("ring", "normal")))
 @pytest.mark.parametrize("law", SMALL)
 @pytest.mark.parametrize(("draws", "dim"), [(11, 8), (13, 3), (60, 3)])
 def test_joint_amounts_of_exact_posteriors_hold_with_few_draws(law, draws, dim):

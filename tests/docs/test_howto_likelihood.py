@@ -25,7 +25,7 @@ def test_its_code_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
     code = [
         block.code
         for block in blocks("howto.md")
-        if "LikelihoodWorkflow" in block.code or "tighter" in block.code
+        if ("LikelihoodWorkflow" in block.code and '"ratio"' not in block.code) or "tighter" in block.code
     ]
     assert len(code) == 2
     rng = np.random.default_rng(1)
@@ -45,3 +45,22 @@ def _few(self: Any, number: int, *, method: Any, **more: Any) -> Any:
 
 def _one_epoch(self: Any, data: Any, *, method: Any, **more: Any) -> Any:
     return method(self, data, epochs=1, **more)
+
+
+@pytest.mark.nightly
+def test_the_code_of_ratios_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One epoch on 500 images: draws of two of them."""
+    # seconds: it trains a network, and draws
+    monkeypatch.setattr(sampler, "_CHAINS", 8)
+    monkeypatch.setattr(bf.Simulator, "sample", partialmethod(_few, method=bf.Simulator.sample))
+    workflow = bf.LikelihoodWorkflow
+    monkeypatch.setattr(workflow, "fit_offline", partialmethod(_one_epoch, method=workflow.fit_offline))
+    (code,) = [block.code for block in blocks("howto.md") if '"ratio"' in block.code]
+
+    def image(theta: Any, rng: np.random.Generator) -> dict[str, Any]:
+        return {"image": theta + rng.normal(size=(8, 8, 1))}
+
+    simulator = bf.make_simulator([{"theta": Normal(0.0, 1.0)}, image])
+    names: dict[str, Any] = {"bf": bf, "simulator": simulator, "images": np.zeros((2, 8, 8, 1))}
+    exec(code, names)
+    assert names["draws"]["theta"].shape == (2, 1000, 1)

@@ -108,7 +108,8 @@ def test_names_of_the_migration_tables_exist() -> None:
     assert plots
     assert plots <= own
     methods = {name for column in columns for name in re.findall(r"workflow\.(\w+)\(", column)}
-    assert methods <= set(dir(_module("workflows").BasicWorkflow))
+    workflows = _module("workflows")
+    assert methods <= {*dir(workflows.BasicWorkflow), *dir(workflows.LikelihoodWorkflow)}
 
 
 @pytest.mark.parametrize("number", [0, 1])

@@ -45,7 +45,7 @@ def test_flow_samplers_are_right_by_default(name, sampler, sd, tolerance):
 
 
 @pytest.mark.parametrize("sampler", ["ancestral", "sde_dpm"])
-@pytest.mark.parametrize("sd", [1.0, 0.1, 0.005])
+@pytest.mark.parametrize("sd", [1.0, pytest.param(0.1, marks=pytest.mark.nightly), 0.005])
 def test_diffusion_samplers_are_right_by_default(sampler, sd):
     """40 000 draws of N(0.7, sd^2) by the reverse diffusion: the mean within 5 standard errors; the sd within
     2 %, or 4 % at order one."""

@@ -4,10 +4,13 @@ import math
 
 import numpy as np
 import torch
+from scipy import stats
 
 from sbi_models.workflows.likelihood import sampler
 from sbi_models.workflows.likelihood.kernels import Chains
+from sbi_models.workflows.likelihood.mixture import StudentMixture
 from sbi_models.workflows.likelihood.sampler import draw_by_chains
+from sbi_models.workflows.likelihood.streams import Streams
 from sbi_models.workflows.likelihood.target import Evaluation, Target
 
 
@@ -21,7 +24,7 @@ class Known(Target):
         generator = torch.Generator().manual_seed(seed % 2**62)
         return torch.randn(number, self.width, generator=generator, dtype=torch.float64)
 
-    def __call__(self, z, rows):
+    def __call__(self, z, rows, stages, *, with_slopes=True):
         with torch.enable_grad():
             z = z.detach().clone().requires_grad_()
             prior = -0.5 * z.square().sum(dim=2) - 0.5 * self.width * math.log(2 * math.pi)
@@ -74,10 +77,12 @@ def test_modes_have_their_shares():
 
 
 def test_modes_that_chains_cannot_leave_are_noticed(monkeypatch):
-    """Four chains a group, and no jumps: groups have the modes in different shares, and R-hat says so."""
+    """Four chains a group, and Hamiltonian moves alone: groups have the modes in different shares, and R-hat
+    says so."""
     monkeypatch.setattr(sampler, "_CHAINS", 4)
-    monkeypatch.setattr(sampler, "_ROUNDS", sampler._ROUNDS[:1])
-    monkeypatch.setattr(Chains, "jump", lambda self, streams, rows: None)
+    monkeypatch.setattr(sampler, "_ROUNDS", ((1, 1),))
+    monkeypatch.setattr(Chains, "jump", lambda self, streams, rows, **options: None)
+    monkeypatch.setattr(Chains, "draw_independently", lambda self, mixture, streams, rows: None)
     found = draw_by_chains(Known(2, two_modes), torch.arange(4), 100, seed=3)
     assert (found.r_hat > 1.05).sum() >= 3
 
@@ -97,3 +102,45 @@ def test_chains_without_any_likelihood_are_told():
     found = draw_by_chains(target, torch.arange(2), 10, seed=5)
     assert not found.arrived.any()
     assert np.isneginf(found.log_evidence).all()
+
+
+def test_a_mixture_has_the_density_that_it_draws_from():
+    """Of two data sets of three clusters each: the mean of the ratio of a wide normal density to that of the
+    mixture over its draws is the ratio of their integrals, the same for both halves of the draws, within 4
+    standard errors; and draws have the moments of the points within a tenth of the sd."""
+    generator = torch.Generator().manual_seed(2)
+    noise = torch.randn(2, 900, 2, generator=generator, dtype=torch.float64)
+    centres = torch.tensor([[0.0, 0.0], [8.0, 0.0], [0.0, -6.0]], dtype=torch.float64).repeat(300, 1)
+    points = (centres + noise) * torch.tensor([1e3, 1e-3], dtype=torch.float64)
+    streams, rows = Streams(1, [0, 1]), torch.arange(2)
+    mixture = StudentMixture(points, streams, rows)
+    drawn = mixture.draw(20_000, streams, rows)
+    sd = points.std(dim=1)
+    assert ((drawn.mean(dim=1) - points.mean(dim=1)).abs() < 0.1 * sd).all()
+    assert ((drawn.std(dim=1) / sd - 1).abs() < 0.1).all()
+    inside = (
+        ((points[:, :, None] - drawn[:, None, ::100]) / sd[:, None, None]).square().sum(dim=3).amin(dim=1)
+    )
+    assert inside.median() < 0.01  # draws are where points are, not between the clusters
+    centre = points.mean(dim=1, keepdim=True)
+
+    def ratio(spread):
+        wide = normal_log_density(drawn, centre, spread * sd[:, None])
+        return (wide - mixture.log_density(drawn)).exp()
+
+    one, two = ratio(1.0), ratio(0.7)
+    error = 4 * (one - two).std(dim=1) / math.sqrt(drawn.shape[1])
+    assert ((one - two).mean(dim=1).abs() < error).all()
+
+
+def test_one_component_is_students_t():
+    """Up to a constant, with mean and covariance of the points (SciPy's multivariate t)."""
+    generator = torch.Generator().manual_seed(3)
+    points = torch.randn(1, 39, 2, generator=generator, dtype=torch.float64) * 3 + 1
+    mixture = StudentMixture(points, Streams(1, [0]), torch.arange(1))
+    z = torch.randn(1, 50, 2, generator=generator, dtype=torch.float64) * 5
+    exact = stats.multivariate_t.logpdf(
+        z[0].numpy(), points[0].mean(dim=0).numpy(), np.cov(points[0].T.numpy(), bias=True), df=8
+    )
+    difference = mixture.log_density(z)[0].numpy() - exact
+    assert np.ptp(difference) < 1e-6

@@ -11,6 +11,8 @@ import sbi_models as bf
 from sbi_models.approximators import EnsembleApproximator
 from sbi_models.approximators.element_likelihood import ElementLikelihood
 from sbi_models.errors import ConfigurationError, DataError, TrustWarning
+from sbi_models.workflows.likelihood.prior import Prior
+from sbi_models.workflows.likelihood.target import PosteriorTarget
 
 NOISE = 0.8
 
@@ -64,12 +66,44 @@ def test_without_elements_the_likelihood_is_one(one):
     """0 nats and no slope, so that chains draw from the prior, beside a data set of two elements."""
     likelihood = ElementLikelihood(one.approximator, {"x": [np.zeros(0), np.ones(2)]})
     mu = {"mu": torch.tensor([[0.3], [-2.0], [0.3]], dtype=torch.float64)}
-    value, slope = likelihood.with_gradient(mu, torch.tensor([0, 0, 1]))
+    rows = torch.tensor([0, 0, 1])
+    value, slope = likelihood.of_a_part(mu, rows, (torch.zeros_like(rows), likelihood.sizes[rows]))
     assert value[:2].tolist() == [0.0, 0.0]
     assert slope[:2].flatten().tolist() == [0.0, 0.0]
     assert value[2].item() == pytest.approx(2 * stats.norm.logpdf(1.0, 0.3, NOISE), abs=0.05)
-    alone, _ = likelihood.with_gradient({"mu": mu["mu"][:1]}, torch.tensor([0]))
+    one = torch.tensor([0])
+    alone, _ = likelihood.of_a_part({"mu": mu["mu"][:1]}, one, (one, likelihood.sizes[:1]))
     assert alone.item() == 0.0
+
+
+def test_elements_come_in_stages_whose_sum_is_the_likelihood(shifted):
+    """Data sets of 1 000, 70 and 15 elements with conditions of their own: the base of a stage is the sum of
+    all before it, base and likelihood of the last one are prior and likelihood of all elements, and the
+    gradients are theirs."""
+    rng = np.random.default_rng(2)
+    data = {
+        "x": [rng.normal(size=n) for n in (1000, 70, 15)],
+        "c": [rng.uniform(-2, 2, (n, 2)) for n in (1000, 70, 15)],
+    }
+    likelihood = ElementLikelihood(shifted.approximator, data)
+    prior = Prior({"mu": Normal(0.0, 1.0).expand((1,))}, {"mu": 1})
+    target = PosteriorTarget(prior, likelihood)
+    rows, z = torch.arange(3), torch.tensor([[[0.2], [-1.0]]] * 3, dtype=torch.float64)
+    assert target.num_stages(rows).tolist() == [3, 2, 1]
+    found = [target(z, rows, torch.minimum(stage, target.num_stages(rows) - 1)) for stage in torch.arange(3)]
+    given = z.flatten(0, 1).requires_grad_()
+    exact = likelihood({"mu": given}, rows.repeat_interleave(2))
+    density = exact + Normal(0.0, 1.0).log_prob(given)[:, 0]
+    (slope,) = torch.autograd.grad(density.sum(), given)
+    total = found[-1].base + found[-1].likelihood
+    np.testing.assert_allclose(total.flatten(), density.detach(), rtol=1e-5, atol=1e-3)
+    np.testing.assert_allclose(
+        (found[-1].base_slope + found[-1].likelihood_slope).flatten(), slope.flatten(), rtol=1e-4, atol=1e-2
+    )
+    before = found[0].base + found[0].likelihood
+    np.testing.assert_allclose(found[1].base[:2], before[:2], rtol=1e-6, atol=1e-4)
+    fast = target(z, rows, target.num_stages(rows) - 1, with_slopes=False)
+    np.testing.assert_allclose(fast.base + fast.likelihood, total, rtol=1e-6, atol=1e-4)
 
 
 def test_members_trained_one_by_one_keep_their_moments(one):
@@ -159,7 +193,8 @@ def test_members_count_where_they_have_been_simulated(overlapping, order):
     likelihood = ElementLikelihood(joined.approximator, {"x": np.ones((1, 2))})
     mu = torch.tensor([[0.5], [1.5], [3.0], [4.5]], dtype=torch.float64)
     assert likelihood.outside_reach({"mu": mu}).tolist() == [False, False, False, True]
-    _, slope = likelihood.with_gradient({"mu": mu}, torch.zeros(4, dtype=torch.long))
+    rows = torch.zeros(4, dtype=torch.long)
+    _, slope = likelihood.of_a_part({"mu": mu}, rows, (rows, rows + 2))
     exact = 2 * (1.0 - mu[:3, 0]) / NOISE**2
     torch.testing.assert_close(slope[:3, 0], exact, rtol=0.1, atol=0.1)
     assert slope[3].item() == 0.0

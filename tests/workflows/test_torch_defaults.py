@@ -118,7 +118,7 @@ def cases():
     yield "ensemble", ensemble, 0
 
 
-@pytest.mark.nightly_cases("ensemble")
+@pytest.mark.nightly_cases("ensemble", "set_transformer", "time_series_network")
 @pytest.mark.parametrize(
     ("make", "length"), [pytest.param(make, length, id=name) for name, make, length in cases()]
 )

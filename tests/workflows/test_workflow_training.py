@@ -215,7 +215,7 @@ def test_offline_training_shuffles_anew_in_every_epoch(monkeypatch):
 
 
 @both
-@pytest.mark.parametrize("stop", [1, 2, 4])
+@pytest.mark.parametrize("stop", [1, pytest.param(2, marks=pytest.mark.nightly), 4])
 def test_a_resumed_training_ends_as_an_undisturbed_one(method, stop, tmp_path):
     """Stopped in epoch `stop` of 4 and restored, a training has the weights and the history of one that was
     never stopped, to the bit."""

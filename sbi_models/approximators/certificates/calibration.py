@@ -68,7 +68,7 @@ def calibrate_certificates(
             member.novelty = novelty
             points, others = (features_of(member, part) for part in prepared)
             novelty.fit(points, others, stamp)
-        if len(approximator.members) > 1:
+        if len(approximator.members) > 1 and approximator.has_draws:
             number = _ROWS_FOR_AGREEMENT if len(unique_sizes(others.sizes)) == 1 else _ROWS_OF_SEVERAL_SIZES
             some = {name: value[:number] for name, value in held_out.items()}
             approximator.usual_disagreement.values = disagreement(

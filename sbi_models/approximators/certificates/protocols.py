@@ -41,6 +41,9 @@ class CertifiedApproximator(Protocol):
     training: bool
 
     @property
+    def has_draws(self) -> bool: ...
+
+    @property
     def members(self) -> Mapping[str, CertifiedMember]: ...
 
     def prepare(self, data: VariablesLike, *, what: str = "data") -> dict[str, Tensor]: ...

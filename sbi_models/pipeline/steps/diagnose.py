@@ -140,9 +140,10 @@ def diagnose_likelihood(
     diagnoser = Diagnoser(question, posterior.inference_names, some, seeding.derive(seed, "verdict"))
     fields = diagnoser(results, posterior, draws, history)
     fields["log_score"] = float(posterior.log_likelihood(test).mean())
-    fields["observables"] = judge_observables(question, approximator, test, results)
+    if approximator.has_draws:  # a ratio has none of observables
+        fields["observables"] = judge_observables(question, approximator, test, results)
+        fields["figures"] = sorted([*fields["figures"], "observables"])
     fields["doubtful"] = float(np.mean([not report.is_reliable for report in reports]))
-    fields["figures"] = sorted([*fields["figures"], "observables"])
     results.metrics |= {name: fields[name] for name in ("log_score", "doubtful")}
     return fields
 

@@ -9,20 +9,13 @@ from sbi_models.approximators import Approximator, LikelihoodApproximator
 from sbi_models.approximators.element_likelihood import likelihood_members
 from sbi_models.approximators.likelihood import KINDS_OF_DATA
 from sbi_models.errors import ConfigurationError
-from sbi_models.networks import AutoregressiveMixture, InferenceNetwork
 from sbi_models.simulators import Simulator
 from sbi_models.simulators.prior_json import distribution_from_json, distribution_to_json
-from sbi_models.workflows.construction import InferenceNetworkLike, Names, priors_of, roles_of
+from sbi_models.workflows.construction import Names, priors_of, roles_of
 from sbi_models.workflows.likelihood.prior import check_continuous, support_bounds
-
-COMPONENTS = 12
-"""Normals of each mixture of the automatic networks."""
 
 PRIOR = "prior"
 """Name of the prior of the simulations in the notes of a saved likelihood."""
-
-_MOST_WITHOUT_TRUNK = 2
-"""Largest number of columns of conditions that the heads of a network read without a trunk."""
 
 
 def continuous_priors(
@@ -116,24 +109,3 @@ def agreeing(
     if iid is not None and iid != first.iid:
         raise ConfigurationError(f"The approximator has iid={first.iid!r}, got {iid!r}. Leave iid out.")
     return list(first.parameter_names)
-
-
-def networks_of(network: InferenceNetworkLike, size: int) -> dict[str, InferenceNetworkLike]:
-    return {str(k): network for k in range(size)}
-
-
-def network_of(components: int, dropout: float = 0.0) -> InferenceNetwork:
-    """The automatic network with so many components."""
-    return AutoregressiveMixture(components, trunk_blocks=1, head_blocks=1, dropout=dropout, order="given")
-
-
-def for_conditions(network: InferenceNetwork, columns: int) -> InferenceNetwork:
-    """An automatic network for so many columns of conditions: for one or two, without a trunk."""
-    if columns > _MOST_WITHOUT_TRUNK:
-        return network
-    return type(network)(**{**network.config, "trunk_width": 0, "head_blocks": 2})
-
-
-def offline_networks(dropout: float) -> dict[str, InferenceNetworkLike]:
-    """Networks for finite data: normal given the components before, and of any form."""
-    return {"normal": network_of(1, dropout), "mixture": network_of(COMPONENTS, dropout)}

@@ -9,12 +9,13 @@ Statistics and Computing 16 (2006): jumps by the difference of two other chains 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from sbi_models import seeding
+from sbi_models.workflows.likelihood.mixture import StudentMixture
+from sbi_models.workflows.likelihood.streams import Streams
 from sbi_models.workflows.likelihood.target import Evaluation, Target
 
 _LENGTHS, _MOST_STEPS = (2.2, 1.4, 3.0, 1.8, 2.6), 10
@@ -31,32 +32,6 @@ _RIDGE, _CHAINS_PER_COORDINATE = 1e-9, 8
 coordinate without which correlations are shrunk."""
 
 
-class Streams:
-    """Random numbers of each data set from a stream of its own.
-
-    Args:
-        seed: seed of all.
-        names: a name for the stream of each data set.
-    """
-
-    def __init__(self, seed: int, names: Sequence[int]) -> None:
-        self.generators = [
-            torch.Generator().manual_seed(seeding.derive(seed, "chains", int(name))) for name in names
-        ]
-
-    def normal(self, shape: tuple[int, ...], rows: Tensor) -> Tensor:
-        """Standard normal numbers (len(rows), *shape), float64."""
-        return torch.stack(
-            [torch.randn(shape, generator=self.generators[row], dtype=torch.float64) for row in rows.tolist()]
-        )
-
-    def uniform(self, shape: tuple[int, ...], rows: Tensor) -> Tensor:
-        """Uniform numbers (len(rows), *shape), float64."""
-        return torch.stack(
-            [torch.rand(shape, generator=self.generators[row], dtype=torch.float64) for row in rows.tolist()]
-        )
-
-
 class Chains:
     """Chains z (n, c, d) of n data sets in unbounded space, at a power (n,) of the likelihood.
 
@@ -70,7 +45,8 @@ class Chains:
     def __init__(self, target: Target, numbers: Tensor, z: Tensor, groups: int) -> None:
         n, _, d = z.shape
         self.target, self.numbers, self.z, self.groups = target, numbers, z, groups
-        self.evaluation = target(z, numbers)
+        self.stage, self.last_stage = torch.zeros_like(numbers), target.num_stages(numbers) - 1
+        self.evaluation, self.has_slopes = target(z, numbers, self.stage), True
         self.power = torch.zeros(n, dtype=torch.float64)
         self.root = torch.eye(d, dtype=torch.float64).expand(n, d, d).clone()
         self.log_step = torch.full((n,), -0.5 - 0.25 * math.log(d), dtype=torch.float64)
@@ -81,12 +57,25 @@ class Chains:
         self.cut = torch.zeros(n, dtype=torch.float64)
         self.learn_metric()
 
-    _PER_ROW = ("numbers", "z", "power", "root", "log_step", "accepted", "tried", "divergent", "cut")
+    _PER_ROW = (
+        "numbers",
+        "z",
+        "stage",
+        "last_stage",
+        "power",
+        "root",
+        "log_step",
+        "accepted",
+        "tried",
+        "divergent",
+        "cut",
+    )
 
     def rows(self, index: Tensor) -> "Chains":
         """Chains of some data sets, copies."""
         part = object.__new__(Chains)
         part.target, part.groups, part.moves = self.target, self.groups, self.moves
+        part.has_slopes = self.has_slopes
         for name in self._PER_ROW:
             setattr(part, name, getattr(self, name)[index])
         part.evaluation = self.evaluation.rows(index)
@@ -98,7 +87,26 @@ class Chains:
             getattr(self, name)[index] = getattr(part, name)
         for old, new in zip(self.evaluation, part.evaluation, strict=True):
             old[index] = new
-        self.moves = max(self.moves, part.moves)
+        self.moves, self.has_slopes = max(self.moves, part.moves), self.has_slopes and part.has_slopes
+
+    @property
+    def arrived(self) -> Tensor:
+        """Booleans (n,): whether the chains are those of the posterior."""
+        return (self.power >= 1) & (self.stage == self.last_stage)
+
+    def next_stage(self) -> None:
+        """Go on to the elements of the next stage, at power 0, where those of this one are in."""
+        ready = ((self.power >= 1) & (self.stage < self.last_stage)).nonzero().flatten()
+        if len(ready):
+            self.stage[ready] += 1
+            self.power[ready] = 0.0
+            found = self.target(self.z[ready], self.numbers[ready], self.stage[ready])
+            self.evaluation = self.evaluation.updated(ready, found)
+
+    def learn_slopes(self) -> None:
+        """Evaluate gradients where chains are, if moves without them were made."""
+        if not self.has_slopes:
+            self.evaluation, self.has_slopes = self.target(self.z, self.numbers, self.stage), True
 
     def take(self, positions: Tensor) -> None:
         """Put the chains at positions (n, c) in the place of all."""
@@ -128,6 +136,7 @@ class Chains:
 
         The logarithm of the step size is adapted by `rate` times the excess of the acceptance.
         """
+        self.learn_slopes()
         _, c, d = self.z.shape
         length = _LENGTHS[self.moves % len(_LENGTHS)]
         self.moves += 1
@@ -143,7 +152,7 @@ class Chains:
             size, root = step[going, None, None], self.root[going]
             half = momentum[going] + size / 2 * (slope[going] @ root)
             there = z[going] + size * (half @ root.mT)
-            found = self.target(there, self.numbers[going])
+            found = self.target(there, self.numbers[going], self.stage[going])
             slope = slope.index_copy(0, going, found.tempered(self.power[going])[1])
             momentum = momentum.index_copy(0, going, half + size / 2 * (slope[going] @ root))
             z, evaluation = z.index_copy(0, going, there), evaluation.updated(going, found)
@@ -159,29 +168,51 @@ class Chains:
         self.cut += nowhere.to(torch.float64).mean(dim=1)
         self.log_step = self.log_step + rate * (probability.mean(dim=1) - _WANTED)
 
-    def jump(self, streams: Streams, rows: Tensor) -> None:
+    def jump(self, streams: Streams, rows: Tensor, *, with_slopes: bool = True) -> None:
         """Propose to every chain a jump by the difference of two chains of the other half.
 
         Halves cut through all groups, so that a group which has lost a mode can find it again; where chains
         are does not pass from group to group.
         """
-        c = self.z.shape[1]
-        chance = streams.uniform((3, c), rows)
-        odd = torch.arange(c) % 2 == 1
-        for movers, others in ((~odd, odd), (odd, ~odd)):
-            index, pool = movers.nonzero().flatten(), others.nonzero().flatten()
+        chance = streams.uniform((3, self.z.shape[1]), rows)
+        for index, pool in self._halves():
             one, two = (
                 pool[(chance[:, k, index] * len(pool)).long().clamp(max=len(pool) - 1)] for k in range(2)
             )
             z = self.z[:, index] + self._at(one) - self._at(two)
-            evaluation = self.target(z, self.numbers)
-            old = Evaluation(*(part[:, index] for part in self.evaluation))
-            error = old.tempered(self.power)[0] - evaluation.tempered(self.power)[0]
-            accept = chance[:, 2, index] < torch.exp(-error.nan_to_num(nan=torch.inf).clamp(min=0.0))
-            chosen = old.chosen(accept, evaluation)
-            for part, new in zip(self.evaluation, chosen, strict=True):
-                part[:, index] = new
-            self.z[:, index] = torch.where(accept[..., None], z, self.z[:, index])
+            self._propose(index, z, 0.0, chance[:, 2, index], with_slopes=with_slopes)
+
+    def draw_independently(self, mixture: StudentMixture, streams: Streams, rows: Tensor) -> None:
+        """Propose to every chain a draw of a mixture, which needs no gradients."""
+        c = self.z.shape[1]
+        z, everyone = mixture.draw(c, streams, rows), torch.arange(c)
+        excess = mixture.log_density(z) - mixture.log_density(self.z)
+        accepted = self._propose(everyone, z, excess, streams.uniform((c,), rows), with_slopes=False)
+        self.accepted += accepted.to(torch.float64).mean(dim=1)
+        self.tried += 1
+
+    def _halves(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Positions of the chains that move, and of those that stay meanwhile."""
+        even, odd = (torch.arange(start, self.z.shape[1], 2) for start in (0, 1))
+        yield even, odd
+        yield odd, even
+
+    def _propose(
+        self, index: Tensor, z: Tensor, excess: Tensor | float, chance: Tensor, *, with_slopes: bool
+    ) -> Tensor:
+        """Accept (n, m) or reject points z (n, m, d) for the chains `index` (m,).
+
+        `excess` is the log density of the proposal of z less that of proposing the way back.
+        """
+        evaluation = self.target(z, self.numbers, self.stage, with_slopes=with_slopes)
+        old = Evaluation(*(part[:, index] for part in self.evaluation))
+        error = old.tempered(self.power)[0] - evaluation.tempered(self.power)[0] + excess
+        accept = chance < torch.exp(-error.nan_to_num(nan=torch.inf).clamp(min=0.0))
+        for part, new in zip(self.evaluation, old.chosen(accept, evaluation), strict=True):
+            part[:, index] = new
+        self.z[:, index] = torch.where(accept[..., None], z, self.z[:, index])
+        self.has_slopes &= with_slopes
+        return accept
 
     def _at(self, positions: Tensor) -> Tensor:
         return self.z.gather(1, positions[..., None].expand(*positions.shape, self.z.shape[2]))

@@ -167,7 +167,8 @@ class _Objective:
         self.target, self.row, self.is_raw = target, torch.tensor([row]), is_raw
 
     def __call__(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        evaluation = self.target(z[None], self.row)
+        last = self.target.num_stages(self.row) - 1
+        evaluation = self.target(z[None], self.row, last)
         value, slope = evaluation.tempered(torch.ones(1, dtype=torch.float64))
         value, slope = value[0], slope[0]
         if self.is_raw:

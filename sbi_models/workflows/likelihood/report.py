@@ -7,7 +7,7 @@ import numpy as np
 from sbi_models.workflows.resampling import FEWEST_EFFECTIVE, DrawsReport
 
 _R_HAT = 1.05
-_MOST_DIVERGENT, _LEAST_ACCEPTANCE, _MOST_UNMOVED = 0.05, 0.1, 0.05
+_MOST_DIVERGENT, _MOST_UNMOVED = 0.05, 0.05
 _MOST_OUTSIDE, _MOST_CUT = 0.05, 0.02
 
 
@@ -23,7 +23,7 @@ class PosteriorReport(DrawsReport):
         conditions_outside: share of the elements whose conditions lie outside of the simulated range.
         pareto_k: shape of the tail of importance weights, of the proposal if there was one, else None.
         r_hat: rank-normalized R-hat between independent groups of chains; None for weights.
-        acceptance: mean acceptance of Hamiltonian moves; None for weights.
+        acceptance: mean acceptance of the chains' moves; None for weights.
         divergent: share of divergent trajectories; None for weights.
         cut: share of trajectories that ended outside of the support of the simulated parameters, where there
             is no likelihood; None for weights.
@@ -73,8 +73,6 @@ def _doubts(report: PosteriorReport) -> list[str]:
             "where there is no likelihood: these are draws for the prior cut to that support. Train on "
             "simulations of a wider prior."
         )
-    if report.acceptance is not None and report.acceptance < _LEAST_ACCEPTANCE:
-        doubts.append(f"Chains hardly move: {report.acceptance:.1%} of their moves are accepted.")
     if report.unmoved is not None and report.unmoved > _MOST_UNMOVED:
         doubts.append(f"{report.unmoved:.1%} of the chains never left their place.")
     if report.outside_reach > _MOST_OUTSIDE:

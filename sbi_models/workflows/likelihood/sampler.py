@@ -10,21 +10,27 @@ from torch import Tensor
 from sbi_models import seeding
 from sbi_models.diagnostics import effective_draws, rank_normalized_r_hat
 from sbi_models.types import Array, FloatArray
-from sbi_models.workflows.likelihood.kernels import Chains, Streams
+from sbi_models.workflows.likelihood.kernels import Chains
+from sbi_models.workflows.likelihood.mixture import StudentMixture
+from sbi_models.workflows.likelihood.streams import Streams
 from sbi_models.workflows.likelihood.target import Target
 from sbi_models.workflows.likelihood.tempering import temper
 
 _GROUPS, _CHAINS = 4, 32
 """Independent groups of chains of a data set, and chains of each."""
 
-_WARM_UP, _FEWEST_KEPT = 8, 24
-"""Moves of a warm-up, and least number of draws of a chain that are kept."""
+_WARM_UP, _FEWEST_KEPT, _EXPLORING = 8, 24, 8
+"""Moves of a warm-up, least number of draws of a chain that are kept, and number of those for a mixture."""
 
 _RATE = 1.0
 """Rate at which step sizes are adapted in the first move of a warm-up, later ones in proportion to 1 / k."""
 
-_ROUNDS = ((1, 1), (2, 4), (4, 4), (4, 8))
-"""Hamiltonian moves between two draws that are kept, and jumps after each move, of each round of draws."""
+_PROPOSALS = (1, 4)
+"""Independent proposals, each with a jump, between two draws that are kept, in the first and second round."""
+
+_ROUNDS = ((2, 4), (4, 4), (4, 8))
+"""Hamiltonian moves between two draws that are kept, and jumps after each move, of each later round."""
+
 _R_HAT, _EFFECTIVE = 1.01, 400
 """Agreement of groups, and effective draws, at which a data set is finished."""
 
@@ -37,7 +43,7 @@ class ChainDraws:
         draws: (n, num_samples, d), unbounded space.
         r_hat: largest rank-normalized R-hat of the coordinates, between independent groups, (n,).
         effective: smallest effective number of draws, for place and spread, of the coordinates, (n,).
-        acceptance: mean acceptance of the Hamiltonian moves (n,).
+        acceptance: mean acceptance of the moves (n,).
         divergent: share of divergent trajectories (n,).
         cut: share of trajectories that ended where the density is zero (n,).
         unmoved: share of chains that never left their place (n,).
@@ -76,9 +82,9 @@ def draw_by_chains(target: Target, numbers: Tensor, num_samples: int, seed: int)
         arrived=tempered.arrived.numpy(),
     )
     active = torch.arange(n)
-    for moves, jumps in _ROUNDS:
+    for number in range(2 + len(_ROUNDS)):
         part = chains.rows(active)
-        drawn = _round(part, streams, active, kept, moves=moves, jumps=jumps)
+        drawn = _round(number, part, streams, active, kept)
         chains.put(active, part)
         _record(result, part, drawn, rows=active, chance=streams.uniform((kept * c,), active))
         unfinished = (result.r_hat > _R_HAT) | (result.effective < _EFFECTIVE)
@@ -88,20 +94,53 @@ def draw_by_chains(target: Target, numbers: Tensor, num_samples: int, seed: int)
     return result
 
 
-def _round(part: Chains, streams: Streams, rows: Tensor, kept: int, *, moves: int, jumps: int) -> Tensor:
-    """Draws (n, kept, c, d) after a warm-up."""
-    part.learn_metric()
+def _round(number: int, chains: Chains, streams: Streams, rows: Tensor, kept: int) -> Tensor:
+    """Draws (n, kept, c, d) of a round, which cost more the higher its number.
+
+    Independent proposals need no gradient: they are fitted to where the chains are, then to more points.
+    """
+    if number == 0:
+        return _independent(chains, streams, rows, kept, points=chains.z, times=_PROPOSALS[0])
+    if number == 1:
+        explored = _hamiltonian(chains, streams, rows, _EXPLORING, moves=1, jumps=1)
+        return _independent(chains, streams, rows, kept, points=explored.flatten(1, 2), times=_PROPOSALS[1])
+    moves, jumps = _ROUNDS[number - 2]
+    return _hamiltonian(chains, streams, rows, kept, moves=moves, jumps=jumps)
+
+
+def _hamiltonian(
+    chains: Chains, streams: Streams, rows: Tensor, kept: int, *, moves: int, jumps: int
+) -> Tensor:
+    """Draws (n, kept, c, d) by Hamiltonian moves and jumps, after a warm-up."""
+    chains.learn_metric()
     for number in range(_WARM_UP):
-        part.move(streams, rows, rate=_RATE / (1 + number))
-        part.jump(streams, rows)
-    part.reset_counts()
+        chains.move(streams, rows, rate=_RATE / (1 + number))
+        chains.jump(streams, rows)
+    chains.reset_counts()
     drawn = []
     for _ in range(kept):
         for _ in range(moves):
-            part.move(streams, rows)
+            chains.move(streams, rows)
             for _ in range(jumps):
-                part.jump(streams, rows)
-        drawn.append(part.z.clone())
+                chains.jump(streams, rows)
+        drawn.append(chains.z.clone())
+    return torch.stack(drawn, dim=1)
+
+
+def _independent(
+    chains: Chains, streams: Streams, rows: Tensor, kept: int, *, points: Tensor, times: int
+) -> Tensor:
+    """Draws (n, kept, c, d) by proposals of a mixture that is fitted to points (n, p, d), and jumps."""
+    mixture = StudentMixture(points, streams, rows)
+    drawn = []
+    for number in range(-_WARM_UP, kept):
+        if number == 0:
+            chains.reset_counts()
+        for _ in range(times):
+            chains.draw_independently(mixture, streams, rows)
+            chains.jump(streams, rows, with_slopes=False)
+        if number >= 0:
+            drawn.append(chains.z.clone())
     return torch.stack(drawn, dim=1)
 
 

@@ -1,9 +1,10 @@
 """Tempering from the prior to the posterior: particles are weighted, taken again and moved.
 
 A sequential Monte Carlo sampler for many data sets at once: particles drawn from the prior follow p(theta)
-p(x | theta)^b while b goes from 0 to 1, in steps that leave half of them effective. Particles of each data
-set are in several groups that share no particle, so that groups are independent runs: if they agree, no mode
-has been missed by chance. The product of the mean weights estimates the evidence.
+p(x | theta)^b while b goes from 0 to 1, in steps that leave half of them effective; where data have many
+elements, stage by stage of them. Particles of each data set are in several groups that share no particle, so
+that groups are independent runs: if they agree, no mode has been missed by chance. The product of the mean
+weights estimates the evidence.
 
 P. Del Moral, A. Doucet, A. Jasra, Sequential Monte Carlo samplers, J. R. Stat. Soc. B 68 (2006); A. Jasra et
 al., Inference for Lévy-driven stochastic volatility models via adaptive sequential Monte Carlo, Scand. J.
@@ -16,7 +17,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sbi_models.workflows.likelihood.kernels import Chains, Streams
+from sbi_models.workflows.likelihood.kernels import Chains
+from sbi_models.workflows.likelihood.streams import Streams
 
 _EFFECTIVE = 0.5
 """Effective share of the particles of a data set after a step."""
@@ -49,10 +51,11 @@ def temper(chains: Chains, streams: Streams) -> Tempered:
     log_evidence = torch.zeros(n, groups, dtype=torch.float64)
     stuck = torch.zeros(n, dtype=torch.bool)
     for _ in range(_MOST_STEPS):
-        active = ((chains.power < 1) & ~stuck).nonzero().flatten()
+        active = (~chains.arrived & ~stuck).nonzero().flatten()
         if not len(active):
             break
         part = chains.rows(active)
+        part.next_stage()
         likelihood = part.evaluation.likelihood
         hopeless = ~likelihood.isfinite().reshape(len(active), groups, -1).any(dim=2).all(dim=1)
         power = _next_power(likelihood, part.power)
@@ -68,7 +71,7 @@ def temper(chains: Chains, streams: Streams) -> Tempered:
         part.jump(streams, active)
         stuck[active] = hopeless
         chains.put(active, part)
-    return Tempered(chains, log_evidence, chains.power >= 1)
+    return Tempered(chains, log_evidence, chains.arrived)
 
 
 def _next_power(likelihood: Tensor, power: Tensor) -> Tensor:

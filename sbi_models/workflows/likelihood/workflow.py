@@ -4,41 +4,41 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal, Unpack
 
-import numpy as np
 from torch.distributions import Distribution
 
 from sbi_models import seeding
 from sbi_models.adapters import Adapter
 from sbi_models.approximators import Approximator, EnsembleApproximator, LikelihoodApproximator
-from sbi_models.approximators.element_likelihood import likelihood_members
+from sbi_models.approximators.element_likelihood import (
+    likelihood_members,
+)
 from sbi_models.approximators.validation import as_variables, check_strays
 from sbi_models.arguments import known_arguments, positive_int
 from sbi_models.datasets import Augmentations
 from sbi_models.errors import ConfigurationError
+from sbi_models.networks import RatioNetwork
 from sbi_models.simulators import Simulator
 from sbi_models.training.checkpoints import model_file
 from sbi_models.training.history import History, OnEpochEnd
 from sbi_models.training.settings import TrainingOptions, TrainingSettings
 from sbi_models.types import Variables, VariablesLike
 from sbi_models.workflows.auto import schedules
-from sbi_models.workflows.construction import InferenceNetworkLike, Names, Recipe, roles_of
-from sbi_models.workflows.likelihood.automatic import chosen_adapter
+from sbi_models.workflows.construction import (
+    InferenceNetworkLike,
+    Names,
+    Recipe,
+    SummaryNetworkLike,
+    roles_of,
+)
+from sbi_models.workflows.likelihood.choices import AUTO, Chosen, choice_of
 from sbi_models.workflows.likelihood.construction import (
-    COMPONENTS,
     agreeing,
     check_names,
     continuous_priors,
-    for_conditions,
     likelihood_info,
-    network_of,
-    networks_of,
-    offline_networks,
     prior_of_file,
 )
 from sbi_models.workflows.likelihood.inference import LikelihoodInference
-
-AUTO = "auto"
-"""Name, in place of a network, that leaves transforms, networks and training to the workflow."""
 
 _AUTO: TrainingOptions = {"initial_learning_rate": 2e-3, "ema": 0.999}
 _LEAST_WEIGHT = 0.02
@@ -65,7 +65,11 @@ class LikelihoodWorkflow(LikelihoodInference):
             `LikelihoodApproximator`, or an ensemble of them, whose roles are its own. "auto": transforms of
             observables and parameters are chosen by the simulations, categories and counts get probabilities,
             and `fit_offline` chooses a training and weights a normal and a mixture network by held-out
-            simulations.
+            simulations. "ratio": a classifier learns p(observables | parameters) / p(observables), for data
+            without a density worth learning, such as images; `log_likelihood` and the evidence of reports
+            lack log p(observables) then.
+        summary_network: summary network of the observable of "ratio", (n, height, width) or (n, time, width):
+            instance, class or name.
         ensemble_size: number of networks with initial weights of their own, whose densities are averaged;
             None is one, or what "auto" chooses.
         adapter: adapter from raw variables to roles; the default one keeps to the supports of torch priors.
@@ -112,6 +116,7 @@ class LikelihoodWorkflow(LikelihoodInference):
         conditions: Names | None = None,
         iid: Literal["elements", "sets"] | None = None,
         network: InferenceNetworkLike | Approximator = AUTO,
+        summary_network: SummaryNetworkLike | None = None,
         ensemble_size: int | None = None,
         adapter: Adapter | None = None,
         prior: Distribution | Mapping[str, Distribution] | None = None,
@@ -119,8 +124,8 @@ class LikelihoodWorkflow(LikelihoodInference):
         info: dict[str, Any] | None = None,
         **training: Unpack[TrainingOptions],
     ) -> None:
-        self._automatic = isinstance(network, str) and network == AUTO
-        settings = TrainingSettings(**({**_AUTO, **training} if self._automatic else training))
+        self._choice = choice_of(network, summary_network)
+        settings = TrainingSettings(**({**_AUTO, **training} if self._choice else training))
         self.reports = []
         self._explicit = frozenset(training)
         if isinstance(network, Approximator):
@@ -143,7 +148,8 @@ class LikelihoodWorkflow(LikelihoodInference):
         self._adapter = adapter
         size = 1 if ensemble_size is None else positive_int(ensemble_size, "ensemble_size")
         self._fixed_size = ensemble_size is not None
-        networks = networks_of(network_of(COMPONENTS) if self._automatic else network, size)
+        one: InferenceNetworkLike = network if self._choice is None else self._choice.network()
+        networks = {str(k): one for k in range(size)}
         super().__init__(
             approximator=self._assembled(networks, adapter), simulator=simulator, settings=settings
         )
@@ -168,7 +174,7 @@ class LikelihoodWorkflow(LikelihoodInference):
             for name, network in networks.items()
         }
         for member in members.values():
-            if not member.has_density:
+            if not (member.has_density or isinstance(member.inference_network, RatioNetwork)):
                 raise ConfigurationError(
                     f"Expected a network with a density, got {type(member.inference_network).__name__}. Use "
                     "AutoregressiveMixture, CouplingFlow, FlowMatching or DiffusionModel."
@@ -185,20 +191,11 @@ class LikelihoodWorkflow(LikelihoodInference):
         return variables
 
     def _build(self, data: Variables) -> None:
-        if self._automatic and not self.approximator.is_built and self._adapter is None:
+        if self._choice is not None and not self.approximator.is_built:
             first = likelihood_members(self.approximator)[0][1]
-            adapter = chosen_adapter(
-                first.elements(data, "data")[0],
-                parameters=first.parameter_names,
-                observables=first.inference_names,
-                priors=self.priors,
-            )
-            columns = sum(np.shape(data[name])[-1] for name in first.condition_names)
-            networks = {
-                name: for_conditions(member.inference_network, columns)
-                for name, member in self.approximator.members.items()
-            }
-            self.approximator = self._assembled(networks, adapter if adapter.transforms else None)
+            members = self.approximator.members.items()
+            chosen = Chosen({name: member.inference_network for name, member in members}, self._adapter)
+            self.approximator = self._assembled(*self._choice.for_data(first, chosen, data, self.priors))
         super()._build(data)
 
     # ---- training -----------------------------------------------------------
@@ -216,13 +213,13 @@ class LikelihoodWorkflow(LikelihoodInference):
         """Train on simulations in memory.
 
         Args:
-            epochs: passes over the data; None is 100, or with network="auto" chosen by their number.
-            batch_size: elements in one step; None is 32, or with "auto" chosen.
-            validation_data: held-out simulations or their number, as for `Workflow.fit_offline`. With "auto",
-                None holds out a tenth of the data.
+            epochs: passes over the data; None is 100, or with "auto" and "ratio" chosen by their number.
+            batch_size: elements in one step; None is 32, or with "auto" and "ratio" chosen.
+            validation_data: held-out simulations or their number, as for `Workflow.fit_offline`. With "auto"
+                and "ratio", None holds out a tenth of the data.
             data, augmentations, on_epoch_end: arguments as for `Workflow.fit_offline`.
         """
-        if not self._automatic:
+        if self._choice is None:
             return super().fit_offline(
                 data,
                 100 if epochs is None else epochs,
@@ -240,7 +237,8 @@ class LikelihoodWorkflow(LikelihoodInference):
         schedule = schedules.for_simulations(number)
         chosen = schedule.epochs(number) if epochs is None else positive_int(epochs, "epochs")
         if not self.approximator.is_built and not self._fixed_size:
-            self.approximator = self._assembled(offline_networks(schedule.dropout), self._adapter)
+            networks = self._choice.for_simulations(schedule.dropout)
+            self.approximator = self._assembled(networks, self._adapter)
         usual = self.settings
         self.settings = replace(
             usual,
@@ -262,7 +260,8 @@ class LikelihoodWorkflow(LikelihoodInference):
             )
         finally:
             self.settings = usual
-        self._weigh(held_out)
+        if self._choice.is_weighted:
+            self._weigh(held_out)
         return self._trained_history
 
     def _weigh(self, held_out: Variables) -> None:
