@@ -257,7 +257,8 @@ class LikelihoodInference(Workflow):
         """Mean log likelihood of held-out simulations at their parameters, in nats a simulation.
 
         The higher the better, for likelihoods of the same observables; its difference to that of the true
-        density is the mean Kullback-Leibler divergence from it.
+        density is the mean Kullback-Leibler divergence from it. Of network="ratio" it is the mean log ratio,
+        an estimate of the information that data have about parameters.
 
         Args:
             test_data: simulations that were not trained on, or how many to draw from the simulator.
@@ -266,6 +267,14 @@ class LikelihoodInference(Workflow):
         if not isinstance(test_data, Mapping):
             test_data = self._test_simulations(test_data, seeding.resolve(seed))
         return float(self.log_likelihood(test_data).mean())
+
+    def _check_draws(self, samples: Variables | None) -> None:
+        first = likelihood_members(self.approximator)[0][1]
+        if samples is None and not first.has_draws:
+            raise ConfigurationError(
+                "Expected a learned density, whose draws of observables are compared with simulations, got "
+                "a ratio, which has none. Judge its posteriors: workflow.posterior_verdict(200)."
+            )
 
     def _tested(
         self, test_data: VariablesLike | int, num_samples: int, samples: Variables | None, seed: int | None
