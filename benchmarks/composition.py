@@ -1,9 +1,8 @@
 """Composed posteriors against exact ones, for 1 to 1 000 items, with and without the simulator.
 
     python benchmarks/composition.py BED [BED ...] | all  [--prior function|torch|both] [--items 1 3 10 100
-    1000] [--data-sets 8]
-        [--only simulator|none] [--steps 1560] [--simulations 20000] [--seed 1] [--data-seed 1] [--networks
-        FOLDER] [--verbose]
+    1000] [--data-sets 8] [--only simulator|none] [--likelihood 0] [--steps 1560] [--simulations 20000]
+        [--seed 1] [--data-seed 1] [--networks FOLDER] [--verbose]
 
 Networks are trained with the defaults of `CompositionalWorkflow` and kept in the folder; --train-only makes
 them and stops. A prior that is a function is known by its draws alone, so its score is the one that the
@@ -52,7 +51,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from composition_beds import BEDS
-from composition_training import NETWORKS, approximator_of, workflows_of
+from composition_training import NETWORKS, approximator_of, likelihood_of, workflows_of
 
 from sbi_models.errors import SbiModelsError, TrustWarning
 
@@ -99,14 +98,16 @@ class Answer:
         return self.dm < 0.2 and self.warned
 
 
-def trained_answer(bed, workflow, n: int, row: int, arguments: argparse.Namespace) -> Answer:
-    """Compose one data set of a bed with a trained network."""
+def trained_answer(bed, networks, n: int, row: int, arguments: argparse.Namespace) -> Answer:
+    """Compose one data set of a bed with a trained workflow, and a learned likelihood or None."""
+    workflow, likelihood = networks
     items = bed.data_set(n, np.random.default_rng([arguments.data_seed, n, row]))
     exact = bed.exact(items)
     drawn, (report,) = workflow.compositional_sample(
         num_samples=arguments.draws,
         conditions={name: value[None] for name, value in items.items()},
         seed=row,
+        likelihood=likelihood,
         return_diagnostics=True,
     )
     draws = np.concatenate([drawn[name][0] for name in bed.names], axis=-1)
@@ -167,6 +168,9 @@ def line_of(found: list[Answer], n: int) -> str:
         f"{number} {kind}" for number, kind in ((missed, "missed"), (needless, "for nothing")) if number
     ]
     wrong = [answer.wrong_weight for answer in given if not math.isnan(answer.wrong_weight)]
+    returned = [answer.report.get("returned") for answer in given]
+    if any(returned):
+        parts.append(f"likelihood returned {returned.count('likelihood')}/{len(returned)}")
     return "  ".join(parts + ([f"P(theta > 0) off by {max(wrong):.3f}"] if wrong else []))
 
 
@@ -194,13 +198,18 @@ def cells(name: str, arguments: argparse.Namespace, training: dict[str, int]):
             approximator_of(arguments.networks, name, prior, **training)
             continue
         bed, workflows = BEDS[name], workflows_of(arguments.networks, name, prior, **training)
+        likelihood = None
+        if arguments.likelihood:
+            likelihood = likelihood_of(
+                arguments.networks, name, prior, steps=arguments.likelihood, seed=arguments.seed
+            )
         for mode in modes:
             yield (
                 prior,
                 mode,
                 bed,
-                lambda n, row, mode=mode, bed=bed, own=workflows: trained_answer(
-                    bed, own[mode], n, row, arguments
+                lambda n, row, mode=mode, bed=bed, own=workflows, beside=likelihood: trained_answer(
+                    bed, (own[mode], beside), n, row, arguments
                 ),
             )
 
@@ -237,6 +246,12 @@ def main() -> None:
     parser.add_argument("--data-seed", type=int, default=1, help="of parameters and items of the data sets")
     parser.add_argument("--networks", type=Path, default=NETWORKS, help="folder of trained networks")
     parser.add_argument("--train-only", action="store_true")
+    parser.add_argument(
+        "--likelihood",
+        type=int,
+        default=0,
+        help="steps of 1 024 simulations of a learned likelihood, which is composed beside; 0: none",
+    )
     parser.add_argument(
         "--reports",
         type=Path,

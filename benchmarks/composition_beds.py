@@ -52,6 +52,11 @@ class Bed:
         """Mask of rows of parameters, name to (n, width), in the support of the prior."""
         return np.ones(len(parameters[self.names[0]]), dtype=bool)
 
+    @property
+    def element(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Observables of one element, and what is known beside it."""
+        return self.item, ()
+
     def simulator(self, prior: str) -> bf.Simulator:
         """Simulator with a prior as "function" or "torch"; it counts calls at impossible parameters."""
 
@@ -221,6 +226,10 @@ class Regression(Bed):
     """theta ~ N(0, I_5), an item is a design point x ~ N(0, I_5) and y = x theta + 0.5 z."""
 
     item = ("x", "y")
+
+    @property
+    def element(self):
+        return ("y",), ("x",)
 
     def torch_prior(self):
         return {"theta": td.Independent(td.Normal(torch.zeros(5), torch.ones(5)), 1)}

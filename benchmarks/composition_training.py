@@ -10,6 +10,7 @@ import sbi_models as bf
 
 NETWORKS = Path(tempfile.gettempdir()) / "sbi_models_composition"
 BATCH_SIZE = 256
+STEPS_AN_EPOCH = 500
 
 
 def file_of(folder: Path, bed: str, prior: str, *, steps: int, simulations: int, seed: int) -> Path:
@@ -51,6 +52,31 @@ def approximator_of(
         trained(bed, prior, **training).approximator.save(path)
         print(f"{path.name}: trained in {time.process_time() - clock:.0f} CPU s", flush=True)
     return bf.load(path)
+
+
+def likelihood_of(folder: Path, bed: str, prior: str, *, steps: int, seed: int) -> bf.LikelihoodWorkflow:
+    """Learned likelihood of single elements of a bed, trained online, from the folder or trained there."""
+    path = folder / f"likelihood-{bed}-{prior}-{steps}steps-seed{seed}.safetensors"
+    simulator = BEDS[bed].simulator(prior)
+    known = simulator.priors or BEDS[bed].torch_prior()
+    if not path.exists():
+        observed, conditions = BEDS[bed].element
+        workflow = bf.LikelihoodWorkflow(
+            simulator,
+            parameters=list(BEDS[bed].names),
+            observables=list(observed),
+            conditions=list(conditions) or None,
+            iid="sets" if BEDS[bed].are_sets else "elements",
+            prior=None if simulator.priors else known,
+            seed=seed,
+            progress=False,
+        )
+        clock = time.process_time()
+        epochs = max(1, steps // STEPS_AN_EPOCH)
+        workflow.fit_online(epochs=epochs, num_batches_per_epoch=STEPS_AN_EPOCH, batch_size=1024)
+        workflow.approximator.save(path)
+        print(f"{path.name}: trained in {time.process_time() - clock:.0f} CPU s", flush=True)
+    return bf.LikelihoodWorkflow(network=bf.load(path), prior=known)
 
 
 def workflows_of(folder: Path, bed: str, prior: str, **training: int) -> dict[bool, bf.CompositionalWorkflow]:

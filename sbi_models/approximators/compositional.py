@@ -1,6 +1,6 @@
 """Compositional approximator: the posterior of parameters given several observations at once."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, Self, Unpack, overload
@@ -159,8 +159,24 @@ class CompositionalApproximator(ContinuousApproximator):
             DataError: if the conditions do not have those axes.
             NotFittedError: before a training.
         """
+        drawn, reports = self.compose(
+            num_samples=num_samples, conditions=conditions, simulate=simulate, **options
+        )
+        warn_of_compositions(reports)
+        drawn = by_component(drawn) if options.get("split", False) else drawn
+        return (drawn, reports) if return_diagnostics else drawn
+
+    def compose(
+        self,
+        *,
+        num_samples: int,
+        conditions: VariablesLike,
+        simulate: Simulate | None = None,
+        **options: Unpack[CompositionOptions],
+    ) -> tuple[Variables, list[CompositionReport]]:
+        """`compositional_sample` with a report for each data set, without warnings; `split` has no effect."""
         num_samples, seed = positive_int(num_samples, "num_samples"), seeding.resolve(options.get("seed"))
-        method, split = options.get("method", "calibrated"), options.get("split", False)
+        method = options.get("method", "calibrated")
         self._check_built()
         compose = METHODS.named(method)
         shapes = {name: self.shapes[name] for name in self.condition_names}
@@ -208,10 +224,7 @@ class CompositionalApproximator(ContinuousApproximator):
                 reports.append(report)
                 advance(0 if calibrates else 1)
         self.train(was_training)
-        drawn = self._to_raw(torch.stack(parts))
-        drawn = by_component(drawn) if split else drawn
-        _warn(reports)
-        return (drawn, reports) if return_diagnostics else drawn
+        return self._to_raw(torch.stack(parts)), reports
 
     # ---- what the training leaves behind ------------------------------------
 
@@ -324,7 +337,7 @@ def _counted(simulate: Simulate, advance: Advance) -> Simulate:
     return counted
 
 
-def _warn(reports: list[CompositionReport]) -> None:
+def warn_of_compositions(reports: Sequence[CompositionReport]) -> None:
     """One warning for all data sets, with the reasons of the first that has any."""
     doubted = [row for row, report in enumerate(reports) if report.warnings]
     if doubted:

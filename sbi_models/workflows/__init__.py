@@ -2,6 +2,7 @@
 
 from sbi_models.training.history import History
 from sbi_models.workflows.basic import BasicWorkflow
+from sbi_models.workflows.composed_likelihood import ComparedReport
 from sbi_models.workflows.compositional import CompositionalWorkflow
 from sbi_models.workflows.ensemble import EnsembleWorkflow
 from sbi_models.workflows.likelihood.report import PosteriorReport
@@ -10,6 +11,7 @@ from sbi_models.workflows.sequential import narrow, sequential_proposal
 
 __all__ = [
     "BasicWorkflow",
+    "ComparedReport",
     "CompositionalWorkflow",
     "EnsembleWorkflow",
     "History",

@@ -1,7 +1,7 @@
 """Workflow of compositional inference: one theta, several observations of it."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal, Self, Unpack, overload
 
 import numpy as np
@@ -11,7 +11,9 @@ from sbi_models.adapters import Adapter
 from sbi_models.approximators import CompositionalApproximator, ContinuousApproximator
 from sbi_models.approximators.composition.report import CompositionReport
 from sbi_models.approximators.composition_options import CompositionOptions, check_composable
-from sbi_models.arguments import known_arguments
+from sbi_models.approximators.compositional import warn_of_compositions
+from sbi_models.approximators.rows import by_component
+from sbi_models.arguments import known_arguments, positive_int
 from sbi_models.errors import ConfigurationError, NotFittedError
 from sbi_models.networks import DiffusionModel, InferenceNetwork, resolve
 from sbi_models.simulators import Simulator
@@ -19,7 +21,9 @@ from sbi_models.types import Array, Variables, VariablesLike
 from sbi_models.workflows.auto.neural_likelihood import prior_of
 from sbi_models.workflows.auto.transforms import real_line
 from sbi_models.workflows.basic import BasicWorkflow
+from sbi_models.workflows.composed_likelihood import LikelihoodOfItems
 from sbi_models.workflows.construction import BasicOptions, InferenceNetworkLike, changes
+from sbi_models.workflows.likelihood.workflow import LikelihoodWorkflow
 
 _logger = logging.getLogger(__name__)
 
@@ -152,6 +156,7 @@ class CompositionalWorkflow(BasicWorkflow):
         *,
         num_samples: int,
         conditions: VariablesLike,
+        likelihood: LikelihoodWorkflow | None = ...,
         return_diagnostics: Literal[False] = ...,
         **options: Unpack[CompositionOptions],
     ) -> Variables: ...
@@ -162,39 +167,63 @@ class CompositionalWorkflow(BasicWorkflow):
         *,
         num_samples: int,
         conditions: VariablesLike,
+        likelihood: LikelihoodWorkflow | None = ...,
         return_diagnostics: Literal[True],
         **options: Unpack[CompositionOptions],
-    ) -> tuple[Variables, list[CompositionReport]]: ...
+    ) -> tuple[Variables, Sequence[CompositionReport]]: ...
 
     def compositional_sample(
         self,
         *,
         num_samples: int,
         conditions: VariablesLike,
+        likelihood: LikelihoodWorkflow | None = None,
         return_diagnostics: bool = False,
         **options: Unpack[CompositionOptions],
-    ) -> Variables | tuple[Variables, list[CompositionReport]]:
+    ) -> Variables | tuple[Variables, Sequence[CompositionReport]]:
         """Draw from the posterior given all items of each data set.
 
         See `CompositionalApproximator.compositional_sample`, and `CompositionOptions` for the options.
 
         The simulator, if there is one, calibrates the composition (calibration_simulations=0: not). A prior
         that was given as torch distributions, here or in the simulator, need not be given again.
+
+        Args:
+            num_samples: draws for each data set.
+            conditions: raw variables of shape (num_datasets, n_compositional, ...).
+            likelihood: trained `LikelihoodWorkflow` of the same parameters, whose observables and conditions
+                are those of this workflow, with iid="elements" or "sets". Its posterior given all items is
+                drawn as well, and returned for each data set unless its chains or its posterior
+                simulation-based calibration speak against it. It needs the density of the prior, as torch
+                distributions. Reports are then `ComparedReport`, with both answers.
+            return_diagnostics: also return a report for each data set.
+            options: see `CompositionOptions`.
         """
         names = self.approximator.inference_names
         if options.get("compute_prior_score") is None and all(name in self.priors for name in names):
             options["compute_prior_score"] = {name: self.priors[name] for name in names}
         simulate = None if self.simulator is None else self._at_parameters
-        compose = self.approximator.compositional_sample
-        if return_diagnostics:
-            return compose(
-                num_samples=num_samples,
-                conditions=conditions,
-                simulate=simulate,
-                return_diagnostics=True,
-                **options,
+        num_samples = positive_int(num_samples, "num_samples")
+        options["seed"] = seed = seeding.resolve(options.get("seed"))
+        given = None
+        if likelihood is not None:
+            given = LikelihoodOfItems(
+                self.approximator,
+                likelihood,
+                conditions,
+                prior=options.get("compute_prior_score"),
+                known={name: self.priors[name] for name in names if name in self.priors},
             )
-        return compose(num_samples=num_samples, conditions=conditions, simulate=simulate, **options)
+        reports: Sequence[CompositionReport]
+        draws, reports = self.approximator.compose(
+            num_samples=num_samples, conditions=conditions, simulate=simulate, **options
+        )
+        if given is not None:
+            tests = simulate is not None and options.get("calibration_simulations") != 0
+            draws, reports = given.compared(draws, reports, simulate=simulate if tests else None, seed=seed)
+        warn_of_compositions(reports)
+        draws = by_component(draws) if options.get("split", False) else draws
+        return (draws, reports) if return_diagnostics else draws
 
     def _at_parameters(self, fixed: Variables, seed: int) -> tuple[Variables, Array]:
         """Successful simulations, one at each row of parameters (k, ...), and their row numbers."""

@@ -54,11 +54,13 @@ def replicates_of(num_items: int) -> int:
 
 
 def posterior_calibration(draws: Tensor, number: int, log_slopes: LogSlopes) -> PosteriorCalibration:
-    """Test draws (s, d) of a unimodal posterior, in random order, by data simulated at the first `number`."""
+    """Test draws (s, d) of a unimodal posterior, in random order, by data simulated at the first `number`.
+
+    The log likelihood is a polynomial that fits its slopes at some points.
+    """
     d = draws.shape[1]
-    mean, covariance = draws.mean(dim=0), torch.cov(draws.mT).reshape(d, d)
-    factor = torch.linalg.cholesky(covariance)
-    u = torch.linalg.solve_triangular(factor, (draws - mean).mT, upper=False).mT
+    mean, factor = _scale(draws)
+    u = _axes(draws, mean, factor)
     degree = _LINE_DEGREE if d == 1 else degree_for(d)
     monomials = Monomials(d, degree)
     points = _SPREAD * u[-(_LINE_POINTS if d == 1 else num_points(d, degree)) :]
@@ -67,7 +69,20 @@ def posterior_calibration(draws: Tensor, number: int, log_slopes: LogSlopes) -> 
     gram = matrix.mT @ matrix
     gram = gram + 1e-8 * torch.diag(gram.diagonal())
     coefficients = torch.linalg.solve(gram, matrix.mT @ slopes.flatten(1).mT)
-    logs = (monomials(u)[:, 1:] @ coefficients).mT  # of the likelihood of every data set, at every draw
+    return calibration_of((monomials(u)[:, 1:] @ coefficients).mT, draws)
+
+
+def calibration_of(logs: Tensor, draws: Tensor) -> PosteriorCalibration:
+    """Test draws (s, d), in random order, of a posterior of any shape.
+
+    Args:
+        logs: log likelihoods (k, s) of the data sets simulated at the first k draws, at every draw, up to a
+            constant of each data set.
+        draws: the draws.
+    """
+    number, d = len(logs), draws.shape[1]
+    u = _axes(draws, *_scale(draws))
+    logs = logs.clone()
     logs[torch.arange(number), torch.arange(number)] = -math.inf  # a draw is not ranked among itself
     weights = torch.softmax(logs, dim=1)
     size = 1 / weights.square().sum(dim=1, keepdim=True)
@@ -88,6 +103,18 @@ def posterior_calibration(draws: Tensor, number: int, log_slopes: LogSlopes) -> 
     return PosteriorCalibration(
         min(1.0, p_value), math.sqrt(2) * float(means[farthest]), float(squares[widest]), float(joint)
     )
+
+
+def _scale(draws: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean (d,), and Cholesky factor (d, d) of the covariance, of draws (s, d)."""
+    d = draws.shape[1]
+    return draws.mean(dim=0), torch.linalg.cholesky(torch.cov(draws.mT).reshape(d, d))
+
+
+def _axes(draws: Tensor, mean: Tensor, factor: Tensor) -> Tensor:
+    """Draws (s, d) along axes in which they are not correlated, in sds."""
+    along: Tensor = torch.linalg.solve_triangular(factor, (draws - mean).mT, upper=False)
+    return along.mT
 
 
 def _p_value(means: Tensor, variances: Tensor, of_means: int, of_variances: int) -> float:

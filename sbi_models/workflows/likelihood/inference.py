@@ -20,7 +20,7 @@ from sbi_models.approximators.validation import as_variables
 from sbi_models.arguments import known_arguments, positive_int
 from sbi_models.errors import ConfigurationError, suggest
 from sbi_models.types import Array, FloatArray, Variables, VariablesLike
-from sbi_models.workflows.likelihood.posterior import LikelihoodPosterior, Method
+from sbi_models.workflows.likelihood.posterior import LikelihoodPosterior, Method, warn_of_posteriors
 from sbi_models.workflows.likelihood.prior import resolved_prior
 from sbi_models.workflows.likelihood.report import PosteriorReport
 from sbi_models.workflows.other_prior import PriorLike
@@ -147,6 +147,7 @@ class LikelihoodInference(Workflow):
             at_once=None if batch_size is None else positive_int(batch_size, "batch_size"),
             seed=seeding.resolve(seed),
         )
+        warn_of_posteriors(self.reports)
         return by_component(draws) if split else draws
 
     def map(

@@ -100,7 +100,6 @@ class LikelihoodPosterior:
                 draws[name][rows] = value.reshape(len(rows), num_samples, -1).numpy()
             chains |= {int(row): (part, place) for place, row in enumerate(rows)}
         reports = [self._report(row, draws, weighted, *chains.get(row, (None, 0))) for row in range(n)]
-        _warn(reports)
         return draws, reports
 
     def _report(
@@ -181,7 +180,7 @@ class _Objective:
         return torch.where(fine, value, -torch.inf), torch.where(fine[:, None], slope, 0.0)
 
 
-def _warn(reports: list[PosteriorReport]) -> None:
+def warn_of_posteriors(reports: list[PosteriorReport]) -> None:
     """One TrustWarning for all data sets whose draws should not be trusted."""
     doubtful: Array = np.flatnonzero([not report.is_reliable for report in reports])
     if len(doubtful):
