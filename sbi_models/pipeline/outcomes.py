@@ -276,6 +276,13 @@ class Inference(FilesOutcome):
     reports: list[JSONObject] = Field(default_factory=list)
 
 
+class LearnedLikelihood(FilesOutcome):
+    """A likelihood that compositions are compared with: sha256 of its file, and losses of each epoch."""
+
+    sha256: str
+    history: dict[str, list[float]]
+
+
 class Composition(FilesOutcome):
     """The posterior given all real data sets together; `report` is `CompositionReport.as_dict()`."""
 

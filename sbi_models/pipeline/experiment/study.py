@@ -1,9 +1,11 @@
 """What the pipeline must know about a scientific question beyond its settings."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
+from torch.distributions import Distribution
 
 from sbi_models.simulators import Simulator
 from sbi_models.types import Array, FloatArray, Variables
@@ -87,6 +89,15 @@ class KnowsPrior(Protocol):
 
     def prior_score(self, data: Variables) -> Variables:
         """d log p(theta) / d theta of each inference variable (m, width), of the same shape, raw space."""
+        ...
+
+
+@runtime_checkable
+class KnowsPriorDensity(Protocol):
+    """A study that knows the density of its prior, where its simulator draws parameters by a function."""
+
+    def prior(self) -> Mapping[str, Distribution]:
+        """Torch distribution of each inference variable, (width,), raw space."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""The pipeline: simulate -> train or ensemble -> diagnose -> register -> infer -> compose.
+"""The pipeline: simulate -> train or ensemble -> diagnose -> register -> infer -> likelihood -> compose.
 
 One call is one Prefect flow and one MLflow run. A finished step is used again if nothing that it depends on
 has changed.
@@ -17,6 +17,7 @@ from sbi_models.pipeline.report.results import show_pipeline
 from sbi_models.pipeline.steps.compose import compose
 from sbi_models.pipeline.steps.diagnose import diagnose
 from sbi_models.pipeline.steps.infer import infer
+from sbi_models.pipeline.steps.likelihood import likelihood
 from sbi_models.pipeline.steps.register import decide, register
 from sbi_models.pipeline.steps.simulate import simulations_of
 from sbi_models.pipeline.steps.train import training_of, training_step
@@ -52,8 +53,14 @@ def pipeline(experiment: Experiment, fresh: bool = False) -> PipelineResult:
             recorder.begin("infer")
             inference = recorder.inferred(*infer.reuse(question, training, registered, fresh=fresh))
         if experiment.compose is not None:
+            learned = None
+            if experiment.compose.likelihood is not None:
+                recorder.begin("likelihood")
+                learned = recorder.learned(*likelihood.reuse(question, simulations, fresh=fresh))
             recorder.begin("compose")
-            composition = recorder.composed(*compose.reuse(question, training, registered, fresh=fresh))
+            composition = recorder.composed(
+                *compose.reuse(question, training, registered, learned, fresh=fresh)
+            )
 
         return recorder.finish(
             simulations,

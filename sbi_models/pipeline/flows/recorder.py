@@ -7,6 +7,7 @@ from sbi_models.pipeline.outcomes import (
     Decision,
     Diagnosis,
     Inference,
+    LearnedLikelihood,
     PipelineResult,
     Proposal,
     Registered,
@@ -78,6 +79,11 @@ class Recorder:
         record_files(self.run, self.step, inference, reused, self.console.seconds)
         self.console.inferred(inference, reused)
         return inference
+
+    def learned(self, learned: LearnedLikelihood, reused: bool) -> LearnedLikelihood:
+        record_files(self.run, self.step, learned, reused, self.console.seconds)
+        self.console.learned(learned, reused)
+        return learned
 
     def composed(self, composition: Composition, reused: bool) -> Composition:
         record_files(self.run, self.step, composition, reused, self.console.seconds)

@@ -5,6 +5,7 @@ from sbi_models.pipeline.custom_diagnostics import custom_functions
 from sbi_models.pipeline.data_checks import check_data
 from sbi_models.pipeline.experiment.question import Question
 from sbi_models.pipeline.folders import project_root
+from sbi_models.pipeline.steps.likelihood import likelihood_workflow_of
 from sbi_models.pipeline.steps.register import check_gate
 from sbi_models.pipeline.steps.sequential import check_sequential
 from sbi_models.pipeline.steps.simulate import missing_shards
@@ -25,6 +26,8 @@ def start_run(question: Question) -> Tracker:
     workflow = workflow_of(question)
     approximator = workflow.approximator
     check_sequential(question, approximator)
+    if experiment.compose is not None and experiment.compose.likelihood is not None:
+        likelihood_workflow_of(question)
     custom_functions(experiment)
     trains_here = experiment.ensemble is None or experiment.engine.kind == "threads"
     if trains_here and missing_shards(question):

@@ -19,6 +19,7 @@ from sbi_models.pipeline.outcomes import (
     Decision,
     Diagnosis,
     Inference,
+    LearnedLikelihood,
     MonitorResult,
     Outcome,
     PipelineResult,
@@ -31,6 +32,7 @@ from sbi_models.pipeline.posterior_tables import MEAN_ERROR, SD_RATIO
 from sbi_models.pipeline.report.certificates import print_certificates
 from sbi_models.pipeline.report.numbers import digits_of
 from sbi_models.pipeline.report.output import print_line, progress_console, result_console
+from sbi_models.pipeline.report.tables import comparison_facts
 from sbi_models.simulators import NormalProposal
 from sbi_models.tracking import open_store, run_page
 
@@ -45,6 +47,9 @@ class PipelineConsole:
     def __init__(self, question: Question) -> None:
         self.console = progress_console()
         self.question, experiment = question, question.experiment
+        composing = [] if experiment.compose is None else ["compose"]
+        if experiment.compose is not None and experiment.compose.likelihood is not None:
+            composing = ["likelihood", *composing]
         self.stages = [
             *([] if experiment.sequential is None else ["sequential"]),
             "simulate",
@@ -52,7 +57,7 @@ class PipelineConsole:
             "diagnose",
             "register",
             *(["infer"] if question.has_observations else []),
-            *([] if experiment.compose is None else ["compose"]),
+            *composing,
         ]
         self._started = perf_counter()
 
@@ -186,6 +191,11 @@ class PipelineConsole:
             trust = f"draws: {doubts_in_short(inference.reports)}"
         self._done(inference, reused, trust)
 
+    def learned(self, learned: LearnedLikelihood, reused: bool) -> None:
+        """A likelihood of single elements is learned."""
+        losses = _last_losses(of_mixture(learned.history))
+        self._done(learned, reused, f"{len(learned.history['loss'])} epochs: {losses}")
+
     def composed(self, composition: Composition, reused: bool) -> None:
         """All real data sets have one posterior; reasons not to trust it."""
         report = composition.report
@@ -205,11 +215,12 @@ class PipelineConsole:
             )
             corrected = f"corrected by {by} to within {report['calibration_residual']:.3f}"
             self._line("Shared errors", f"{report['bias_shift']:.3f} posterior sd, {corrected}")
-        self._done(
-            composition,
-            reused,
-            f"one posterior given all {report['num_items']} data sets, method {report['method']}",
-        )
+        for name, value in comparison_facts(report):
+            self._line(name.capitalize(), value)
+        how = f"method {report['method']}"
+        if report.get("returned") == "likelihood":
+            how = "by the learned likelihood"
+        self._done(composition, reused, f"one posterior given all {report['num_items']} data sets, {how}")
 
     def finished(self, result: PipelineResult) -> None:
         """Posteriors, and where to look next."""

@@ -219,6 +219,9 @@ def _composition(composition: Composition) -> dict[str, Any]:
         "facts": composition_facts(report),
         "warnings": report["warnings"],
         "number": report["num_items"],
+        "how": "from the learned likelihood of all of them"
+        if report.get("returned") == "likelihood"
+        else "composed of those of single data sets",
         "figures": _pictures(composition),
     }
 
@@ -299,7 +302,7 @@ def _lineage(result: PipelineResult, run: RunRecord) -> dict[str, Any]:
     """Where the run comes from: seed, code, versions, data, model."""
     tags, simulations = run.tags, result.simulations
     hashes = run.content_hashes
-    stages = ("simulate", "train", "ensemble", "diagnose", "infer", "compose")
+    stages = ("simulate", "train", "ensemble", "diagnose", "infer", "likelihood", "compose")
     seconds = run.run.data.metrics
     return {
         "seed": tags.get("sbi_models.seed", run.params.get("seed", "")),

@@ -185,6 +185,7 @@ def composition_facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
             ("errors that all share", f"{number(report['bias_shift'])} posterior sd, taken out by {by}")
         )
         facts.append(("uncertainty of that", f"{number(report['calibration_residual'])} posterior sd"))
+    facts += comparison_facts(report)
     for key, name in (
         ("sbc_p_value", "p-value of posterior simulation-based calibration"),
         ("sbc_shift", "how far that finds draws off, posterior sd"),
@@ -193,6 +194,26 @@ def composition_facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     ):
         facts.append((name, number(report[key])))
     return [(name, value) for name, value in facts if value != MISSING]
+
+
+def comparison_facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What a composition says of the learned likelihood beside it, as names and values."""
+    if "returned" not in report:
+        return []
+    words = {
+        "likelihood": "that of the learned likelihood",
+        "composition": "the composed one; the learned likelihood is doubted",
+    }
+    apart = f"{number(report['difference'])} posterior sd, ratio of sds {number(report['sd_ratio'])}"
+    facts = [("answer", words[report["returned"]]), ("both differ by", apart)]
+    if report["likelihood_p_value"] is not None:
+        shift = f"off by about {number(report['likelihood_shift'])} posterior sd"
+        facts.append(("test of likelihood", f"p = {number(report['likelihood_p_value'])}, {shift}"))
+    chains = report["likelihood"]
+    facts.append(
+        ("chains", f"R-hat {number(chains['r_hat'])}, {chains['effective_draws']:.0f} effective draws")
+    )
+    return facts
 
 
 def diagnostics_table(diagnostics: Mapping[str, Mapping[str, float]]) -> Row:

@@ -17,7 +17,7 @@ from sbi_models.pipeline.experiment.question import Question
 from sbi_models.pipeline.experiment.settings import Compose
 from sbi_models.pipeline.experiment.study import KnowsComposition
 from sbi_models.pipeline.folders import project_root, work_folder
-from sbi_models.pipeline.outcomes import Composition, Registered, Results, Training
+from sbi_models.pipeline.outcomes import Composition, LearnedLikelihood, Registered, Results, Training
 from sbi_models.pipeline.posterior_tables import (
     MEAN_ERROR,
     SD_RATIO,
@@ -26,10 +26,11 @@ from sbi_models.pipeline.posterior_tables import (
     posterior_table,
     table_rows,
 )
+from sbi_models.pipeline.steps.likelihood import trained_likelihood
 from sbi_models.pipeline.steps.task import done, step
 from sbi_models.tracking import open_store
 from sbi_models.tracking.names import keys_of
-from sbi_models.workflows import CompositionalWorkflow
+from sbi_models.workflows import ComparedReport, CompositionalWorkflow, LikelihoodWorkflow
 
 NUMBERS = (
     "bias_shift",
@@ -50,38 +51,54 @@ NUMBERS = (
 )
 """Fields of a composition's report that become metrics."""
 
+COMPARED = ("likelihood_p_value", "likelihood_shift", "likelihood_variance", "difference", "sd_ratio")
+"""The same of a `ComparedReport`."""
 
-def compose_key(question: Question, sha256: str) -> str:
-    """Key of the step, from the trained file, the real observations, and all that says what they mean."""
+
+def compose_key(question: Question, sha256: str, likelihood_sha256: str | None = None) -> str:
+    """Key of the step, from the trained files, the real observations, and all that says what they mean."""
     settings = question.experiment.compose
     return content_key(
         "compose",
         __name__,
-        sha256,
+        [sha256, likelihood_sha256],
         *question_parts(question),
         None if settings is None else settings.model_dump(),
     )
 
 
 def _key(arguments: dict[str, Any]) -> str:
-    return compose_key(arguments["question"], arguments["training"].sha256)
+    learned = arguments["learned"]
+    return compose_key(
+        arguments["question"], arguments["training"].sha256, None if learned is None else learned.sha256
+    )
 
 
 @step("compose", Composition, _key)
-def compose(question: Question, training: Training, registered: Registered) -> Composition:
-    """Draws from the posterior given all real observations together, from the registered model."""
+def compose(
+    question: Question, training: Training, registered: Registered, learned: LearnedLikelihood | None
+) -> Composition:
+    """Draws from the posterior given all real observations together, from the registered model.
+
+    A learned likelihood is compared with it.
+    """
     started, approximator = perf_counter(), load(registered.uri, open_store(project_root()), certify=False)
     if not isinstance(approximator, CompositionalApproximator):
         raise ConfigurationError(
             f"Expected a model that composes, got {registered.uri} of kind "
             f"{approximator.kind!r}. Train it anew."
         )
-    folder = work_folder() / compose_key(question, training.sha256)
-    return compose_observations(question, approximator, Results(folder)).model_copy(update=done(started))
+    folder = work_folder() / _key({"question": question, "training": training, "learned": learned})
+    likelihood = None if learned is None else trained_likelihood(question, learned)
+    composition = compose_observations(question, approximator, Results(folder), likelihood)
+    return composition.model_copy(update=done(started))
 
 
 def compose_observations(
-    question: Question, approximator: CompositionalApproximator, results: Results
+    question: Question,
+    approximator: CompositionalApproximator,
+    results: Results,
+    likelihood: LikelihoodWorkflow | None = None,
 ) -> Composition:
     """Draw from the posterior given all real data sets, compare with the exact one where the study knows it.
 
@@ -89,6 +106,7 @@ def compose_observations(
         question: settings of the composition, and study.
         approximator: trained compositional approximator.
         results: writer of draws, table, report, figure, metrics and warnings.
+        likelihood: learned likelihood of the data sets that the composition is compared with.
     """
     experiment, study = question.experiment, question.study
     settings = experiment.compose or Compose()
@@ -107,6 +125,7 @@ def compose_observations(
             noise=settings.noise,
             calibration_simulations=settings.calibration_simulations,
             seed=seeding.derive(experiment.seed, "compose"),
+            likelihood=likelihood,
             return_diagnostics=True,
         )
     values = study.evaluate(draws)
@@ -126,6 +145,8 @@ def compose_observations(
             }
         )
     results.metrics |= report_metrics(report) | ({} if references is None else composed_errors(table))
+    if isinstance(report, ComparedReport):
+        results.tags["compose.returned"] = report.returned
     results.tags["compose.warnings"] = " ".join(report.warnings) or "none"
     fields = results.fields()
     return Composition(
@@ -138,7 +159,8 @@ def compose_observations(
 
 def report_metrics(report: CompositionReport) -> dict[str, float]:
     """The numbers of a report as metrics; those that its method does not have are left out."""
-    numbers = {name: float(getattr(report, name)) for name in NUMBERS}
+    names = [name for name in (*NUMBERS, *COMPARED) if hasattr(report, name)]
+    numbers = {name: float(getattr(report, name)) for name in names}
     return {f"compose.{name}": value for name, value in numbers.items() if math.isfinite(value)}
 
 

@@ -3,6 +3,8 @@
 from typing import ClassVar
 
 import numpy as np
+import torch
+from torch.distributions import Distribution, Independent, Normal
 
 from sbi_models.pipeline.experiment.observations import read_observations
 from sbi_models.pipeline.experiment.study import Quantity, Reference
@@ -40,6 +42,12 @@ class MichelsonStudy:
     def prior_score(self, data: Variables) -> Variables:
         """That of the normal prior of theta = (mu, v), shape (m, 2), raw space."""
         return {"theta": michelson.MODEL.prior_score(data["theta"])}
+
+    def prior(self) -> dict[str, Distribution]:
+        """The same prior by its density."""
+        model = michelson.MODEL
+        center = torch.tensor([model.location, 2 * np.log(model.scale)])
+        return {"theta": Independent(Normal(center, torch.tensor([model.scale, 1.0])), 1)}
 
     def composed_references(self, observations: Variables) -> list[Reference]:
         """The exact posterior by quadrature of all measurements, as if of one experiment."""
