@@ -9,7 +9,7 @@ the learned likelihood of all items at every draw, so that posteriors of any sha
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -44,6 +44,7 @@ _TESTED_DRAWS = 400
 _DOUBTED = 0.01
 """P-value of that test below which the learned likelihood is doubted."""
 
+_TINY = 1e-300
 _FAR, _WIDER = 0.5, 1.5
 """Distance of means in sds, and ratio of sds, from which both answers differ."""
 
@@ -53,7 +54,6 @@ class ComparedReport(CompositionReport):
     """Report of a composition beside a learned likelihood; what it inherits is on the composition.
 
     Attributes:
-        returned: "likelihood" or "composition": whose draws were returned.
         likelihood: report on the draws of the likelihood's posterior.
         likelihood_p_value: p-value of posterior simulation-based calibration of these draws; NaN without a
             simulator.
@@ -62,11 +62,10 @@ class ComparedReport(CompositionReport):
         composed_mean, composed_sd: moments of the draws of the composition, name to a list of (width,)
             numbers, raw space.
         likelihood_mean, likelihood_sd: those of the likelihood.
-        difference: largest distance of both means, in sds of the answer that was returned.
+        difference: largest distance of both means, in sds of the likelihood's draws.
         sd_ratio: the composition's sd over the likelihood's, of the component where they differ most.
     """
 
-    returned: Literal["likelihood", "composition"] = "composition"
     likelihood: PosteriorReport | None = None
     likelihood_p_value: float = np.nan
     likelihood_shift: float = np.nan
@@ -78,11 +77,17 @@ class ComparedReport(CompositionReport):
     difference: float = np.nan
     sd_ratio: float = np.nan
 
-    @classmethod
-    def of(cls, report: CompositionReport, **more: Any) -> Self:
-        """The report of a composition with what is known of the likelihood; decides what is returned."""
-        own = {field.name: getattr(report, field.name) for field in fields(report)}
-        return cls(**own, **more)
+    @property
+    def returned(self) -> Literal["likelihood", "composition"]:
+        """Whose draws are returned: those of the likelihood, unless it is doubted.
+
+        Of two doubted answers it is that of the larger p-value of its test.
+        """
+        if not self.likelihood_doubts:
+            return "likelihood"
+        if not self.composition_doubts or not self.likelihood_p_value > self.sbc_p_value:
+            return "composition"
+        return "likelihood"
 
     @property
     def likelihood_doubts(self) -> tuple[str, ...]:
@@ -121,6 +126,10 @@ class ComparedReport(CompositionReport):
                 "of the likelihood. Train both longer, and look at the items one by one.",
             )
         return ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything, as JSON, and which answer was returned."""
+        return super().as_dict() | {"returned": self.returned}
 
 
 class LikelihoodOfItems:
@@ -334,48 +343,26 @@ def _judged(
     test: PosteriorCalibration | None,
     both: list[Variables],
 ) -> ComparedReport:
-    """The report on both answers, `both` (composed, likelihood), and which one is returned."""
-    drawn = both[1]
+    """The report on both answers, `both`: the draws of the composition, and those of the likelihood."""
     means, sds = (
         [{n: getattr(v, f)(axis=0) for n, v in one.items()} for one in both] for f in ("mean", "std")
     )
-    base = ComparedReport.of(
-        report,
+    distances = [np.abs(means[0][n] - means[1][n]) / np.maximum(sds[1][n], _TINY) for n in both[1]]
+    ratios = np.concatenate([np.maximum(sds[0][n], _TINY) / np.maximum(sds[1][n], _TINY) for n in both[1]])
+    test = test or PosteriorCalibration(*[np.nan] * 4)
+    return ComparedReport(
+        **{field.name: getattr(report, field.name) for field in fields(report)},
         likelihood=of_likelihood,
         composed_mean=_listed(means[0]),
         composed_sd=_listed(sds[0]),
         likelihood_mean=_listed(means[1]),
         likelihood_sd=_listed(sds[1]),
-        **{}
-        if test is None
-        else {
-            "likelihood_p_value": test.p_value,
-            "likelihood_shift": test.shift,
-            "likelihood_variance": test.variance,
-        },
+        difference=float(np.concatenate(distances).max()),
+        sd_ratio=float(ratios[np.abs(np.log(ratios)).argmax()]),
+        likelihood_p_value=test.p_value,
+        likelihood_shift=test.shift,
+        likelihood_variance=test.variance,
     )
-    returned = _better(base)
-    scale = sds[1] if returned == "likelihood" else sds[0]
-    distances = [np.abs(means[0][n] - means[1][n]) / np.maximum(scale[n], 1e-300) for n in drawn]
-    ratios = np.concatenate([sds[0][n] / np.maximum(sds[1][n], 1e-300) for n in drawn])
-    farthest = np.abs(np.log(np.maximum(ratios, 1e-300))).argmax()
-    return ComparedReport(
-        **{field.name: getattr(base, field.name) for field in fields(base)}
-        | {
-            "returned": returned,
-            "difference": float(np.max(np.concatenate(distances))),
-            "sd_ratio": float(ratios[farthest]),
-        }
-    )
-
-
-def _better(report: ComparedReport) -> Literal["likelihood", "composition"]:
-    """The likelihood unless it is doubted; of two doubted answers, that of the larger p-value of its test."""
-    if not report.likelihood_doubts:
-        return "likelihood"
-    if not report.composition_doubts or not report.likelihood_p_value > report.sbc_p_value:
-        return "composition"
-    return "likelihood"
 
 
 def _listed(moments: Mapping[str, FloatArray]) -> dict[str, list[float]]:

@@ -8,7 +8,7 @@ import torch
 from exact_items import normal
 from scipy.stats import chi2
 
-from sbi_models.approximators.composition.posterior_sbc import posterior_calibration
+from sbi_models.approximators.composition.posterior_sbc import calibration_of, posterior_calibration
 
 N, NUMBER = 20, 200
 
@@ -71,3 +71,33 @@ def test_the_outcome_is_that_of_exact_normal_scores(case):
     assert found.variance == pytest.approx(variances[np.abs(np.log(variances)).argmax()], rel=0.1)
     assert found.joint_variance == pytest.approx(joint, rel=0.1)
     assert math.log(found.p_value) == pytest.approx(math.log(min(1.0, expected)), rel=0.25, abs=0.7)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_log_likelihoods_at_the_draws_give_the_same_outcome(case):
+    """`calibration_of` with the exact log likelihoods finds what the polynomials of the slopes find."""
+    off, width = (torch.tensor(part, dtype=torch.float64) for part in CASES[case])
+    (found, _), seed = outcomes(*CASES[case], seed=len(case)), len(case)
+    d, sd = len(width), width / math.sqrt(N)
+    theta = off * sd + sd * normal(6_000, d, seed=seed)
+    means = theta[:NUMBER] + normal(NUMBER, d, seed=seed + 1) / math.sqrt(N)
+    logs = -(((means[:, None] + off * sd - theta) / sd) ** 2).sum(dim=2) / 2
+    direct = calibration_of(logs, theta)
+    for name in ("shift", "variance", "joint_variance"):
+        assert getattr(direct, name) == pytest.approx(getattr(found, name), rel=1e-4, abs=1e-4)
+    assert math.log(direct.p_value) == pytest.approx(math.log(found.p_value), rel=1e-3, abs=1e-3)
+
+
+def test_modes_that_data_cannot_tell_apart_are_no_fault():
+    """Draws in two modes, +1 and -1, of theta^2 ~ items: p-values of 60 right posteriors are below 0.1 no
+    more often than a binomial law with that probability admits, and a wrong likelihood has none above."""
+    count, numbers = 60, 100
+    for off, fewest, most in ((0.0, 0, 13), (1.0, 57, 60)):
+        small = 0
+        for seed in range(count):
+            square = 1 + 0.05 * normal(800, 1, seed=100 + seed)
+            signs = torch.sign(normal(800, 1, seed=300 + seed))
+            means = square[:numbers] + 0.05 * normal(numbers, 1, seed=500 + seed)
+            logs = -(((means + off * 0.05 - square[:, 0]) / 0.05) ** 2) / 2
+            small += calibration_of(logs, signs * square.sqrt()).p_value < 0.1
+        assert fewest <= small <= most, off
