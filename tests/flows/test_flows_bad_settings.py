@@ -15,6 +15,7 @@ from sbi_models.pipeline.experiment.question import question_of
 from sbi_models.pipeline.experiment.settings import Compose
 from sbi_models.pipeline.experiment.yaml_files import experiment_names, load_experiment
 from sbi_models.pipeline.flows.run_start import start_run
+from sbi_models.pipeline.steps.likelihood import likelihood_workflow_of
 from sbi_models.pipeline.steps.train import workflow_of
 from sbi_models.pipeline.studies.michelson import STUDY
 
@@ -52,6 +53,8 @@ def test_bad_ensembles_are_refused(ensemble: dict, message: str) -> None:
         ({"calibration_simulations": -1}, "greater than or equal to 0"),
         ({"noise": 2.0}, "less than or equal to 1"),
         ({"method": "calibratd"}, "should be 'calibrated', 'gauss', 'langevin' or 'plain'"),
+        ({"likelihood": {"epochs": 0}}, "greater than 0"),
+        ({"likelihood": {"iid": "sets"}}, "Extra inputs are not permitted"),
         ({"num_sample": 5}, "Extra inputs are not permitted"),
     ],
 )
@@ -75,6 +78,11 @@ def test_the_limits_of_a_diagnosis_are_those_of_the_library() -> None:
     )
 
 
+def _beside(**likelihood: object) -> dict:
+    """A composition with a learned likelihood."""
+    return COMPOSED | {"compose": {"likelihood": likelihood}}
+
+
 def _members(**network: object) -> dict:
     return {"ensemble": {"members": {"a": FLOW, "b": {"inference_network": network}}}}
 
@@ -96,6 +104,9 @@ def _members(**network: object) -> dict:
         ({"train": {"summary_network": None}}, "summary_network go together"),
         ({"compose": {}}, "Expected a DiffusionModel, whose scores can be composed, got FlowMatching"),
         (ENSEMBLE | {"compose": {}}, "Expected either compose or ensemble, got both"),
+        (_beside(conditions=["y"]), r"compose\.likelihood\.conditions, got 'y'\. Known: x"),
+        (_beside(conditions=["x"]), "Expected parameters and observables, got .*theta"),
+        (_beside(network={"name": "consistency_model"}), "Expected a network with a density"),
     ],
 )
 def test_networks_that_do_not_fit_are_refused_before_work_starts(
@@ -126,6 +137,8 @@ def test_a_prior_that_nobody_knows_is_refused_before_work_starts(monkeypatch: py
     monkeypatch.setattr("sbi_models.pipeline.studies.michelson.STUDY", _KnowsNoPrior())
     with pytest.raises(ConfigurationError, match=r"Expected a prior to compose with.*method prior_score"):
         workflow_of(question_of(known))
+    with pytest.raises(ConfigurationError, match=r"prior with a density.*got none for 'theta'.*method prior"):
+        likelihood_workflow_of(question_of(small_experiment(_beside())))
     assert workflow_of(question_of(small_experiment(COMPOSED))).approximator.kind == "compositional"
 
 

@@ -31,13 +31,26 @@ pytestmark = [
 WITHOUT = {"num_samples": 200, "calibration_simulations": 0}
 """Settings of a composition without a calibration."""
 
+BESIDE = {
+    "num_samples": 200,
+    "likelihood": {
+        "network": {
+            "name": "autoregressive_mixture",
+            "arguments": {"components": 1, "trunk_width": 0, "head_width": 16},
+        },
+        "simulations": 1000,
+        "epochs": 10,
+        "batch_size": 256,
+    },
+}
+"""Settings of a composition beside a learned likelihood."""
+
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Finished]:
-    """A pipeline that composes, and one with other settings of the composition only."""
-    return run_pipelines(
-        tmp_path_factory.mktemp("composed"), COMPOSED, COMPOSED | {"compose": WITHOUT}, shared=True
-    )
+    """A pipeline that composes, and two with other settings of the composition only."""
+    changed = [COMPOSED | {"compose": settings} for settings in (WITHOUT, BESIDE)]
+    return run_pipelines(tmp_path_factory.mktemp("composed"), COMPOSED, *changed, shared=True)
 
 
 def _artifacts(finished: Finished) -> Path:
@@ -131,7 +144,8 @@ def test_settings_of_the_composition_do_not_retrain(runs: list[Finished]) -> Non
     assert runs[1].result["run_id"] != runs[0].result["run_id"]
     assert runs[1].result["training"] == runs[0].result["training"]
     assert runs[1].result["registered"]["version"] == 1
-    assert runs[1].screen.count("reused, finished") == 4  # all but the composition of the second run
+    # all but the composition of the second run, and all but likelihood and composition of the third
+    assert runs[1].screen.count("reused, finished") == 8
     assert runs[1].result["inference"]["draws_sha256"] == runs[0].result["inference"]["draws_sha256"]
     report = runs[1].result["composition"]["report"]
     assert report["simulations"] == 0 < runs[0].result["composition"]["report"]["simulations"]
@@ -143,7 +157,31 @@ def test_the_screen_tells_the_composition(runs: list[Finished]) -> None:
     screen = runs[0].screen
     assert screen.count("[6/6] compose") == 2
     assert screen.count("[2/6] train") == 2
-    assert screen.count("\nall 5 ") == 4  # a row of two quantities in two runs
+    assert screen.count("\nall 5 ") == 6  # a row of two quantities in three runs
+
+
+def test_a_learned_likelihood_beside_the_composition(runs: list[Finished]) -> None:
+    """A step and a file of its own; the draws are those of the answer that the report, the tag, the screen
+    and the page name; both answers are in the report."""
+    report, artifacts = runs[2].result["composition"]["report"], _artifacts(runs[2])
+    metrics, tags = _tracked(runs[2])
+    assert report["returned"] in ("likelihood", "composition")
+    assert tags["compose.returned"] == report["returned"]
+    assert metrics["compose.likelihood_p_value"] == report["likelihood_p_value"]
+    assert metrics["compose.difference"] == report["difference"]
+    draws = pd.read_parquet(artifacts / "draws.parquet")[["mu", "log_variance"]]
+    own = "likelihood" if report["returned"] == "likelihood" else "composed"
+    np.testing.assert_allclose(draws.mean(), report[f"{own}_mean"]["theta"], rtol=0.02)
+    learned = load(str(artifacts / "likelihood.safetensors"))
+    assert learned.kind == "likelihood"
+    assert metrics["likelihood.val_loss"] > 0
+    assert "[6/7] likelihood" in runs[2].screen
+    assert "[7/7] compose" in runs[2].screen
+    answer = {"likelihood": "that of the learned likelihood", "composition": "the composed one"}
+    assert answer[report["returned"]] in runs[2].screen
+    page = (Path(runs[2].result["artifacts"]) / runs[2].result["report"]).read_text()
+    assert answer[report["returned"]] in page
+    assert "<dt>chains</dt>" in page
 
 
 def test_numbers_that_a_method_does_not_have_are_left_out() -> None:

@@ -12,8 +12,14 @@ from small_run import ENSEMBLE, small_experiment
 from sbi_models.pipeline import cache, import_closure
 from sbi_models.pipeline.cache import content_key
 from sbi_models.pipeline.experiment.question import Question, question_of
-from sbi_models.pipeline.experiment.settings import Compose, Experiment, Sequential
-from sbi_models.pipeline.steps import compose, diagnose, infer, sequential, simulate, train
+from sbi_models.pipeline.experiment.settings import (
+    Compose,
+    ComposedLikelihood,
+    Experiment,
+    Network,
+    Sequential,
+)
+from sbi_models.pipeline.steps import compose, diagnose, infer, likelihood, sequential, simulate, train
 
 SMALL = small_experiment({})
 TRAINING = {"key": "k", "sha256": "f" * 64}
@@ -32,6 +38,7 @@ def _arguments(experiment: Experiment, **changed: Any) -> dict[str, Any]:
     return {
         "question": question_of(experiment),
         "training": SimpleNamespace(**TRAINING | changed.get("training", {})),
+        "learned": SimpleNamespace(sha256=changed.get("learned", "l")),
         "simulations": SimpleNamespace(content_hash=CONTENT | changed.get("content", {})),
     }
 
@@ -45,6 +52,7 @@ COMPOSED, IN_ROUNDS = (
     SMALL.model_copy(update={"compose": Compose()}),
     SMALL.model_copy(update={"sequential": Sequential()}),
 )
+BESIDE = SMALL.model_copy(update={"compose": Compose(likelihood=ComposedLikelihood())})
 ONE_OF_TWO = small_experiment(ENSEMBLE)
 
 
@@ -57,9 +65,10 @@ ONE_OF_TWO = small_experiment(ENSEMBLE)
         (diagnose.diagnose, SMALL, ["key", "sha256", "test"]),
         (infer.infer, SMALL, ["sha256"]),
         (compose.compose, COMPOSED, ["sha256"]),
+        (likelihood.likelihood, BESIDE, ["training", "validation"]),
         (simulate.simulate, SMALL, []),
     ],
-    ids=["train", "ensemble", "sequential", "diagnose", "infer", "compose", "simulate"],
+    ids=["train", "ensemble", "sequential", "diagnose", "infer", "compose", "likelihood", "simulate"],
 )
 def test_a_step_is_kept_by_each_of_its_inputs(step: Any, experiment: Experiment, inputs: list[str]) -> None:
     """The key of the task changes with each file or data set that the step reads and with the seed, and with
@@ -85,7 +94,8 @@ SETTINGS: list[tuple[str, Callable[[Question], str], Experiment, str, dict[str, 
         lambda q: compose.compose_key(q, "f"),
         COMPOSED,
         "compose",
-        {"num_samples": 7, "method": "gauss", "calibration_simulations": 9, "noise": 0.5},
+        {"num_samples": 7, "method": "gauss", "calibration_simulations": 9, "noise": 0.5}
+        | {"likelihood": ComposedLikelihood()},
     ),
     (
         "diagnose",
@@ -114,6 +124,40 @@ def test_each_setting_of_a_step_changes_its_key(
     ]
     assert len(set(made)) == len(made)
     assert made[0] == key(question_of(experiment))
+
+
+def test_a_composition_is_kept_by_the_file_of_its_likelihood() -> None:
+    """Another learned likelihood, and none, are other keys."""
+    question = question_of(BESIDE)
+    assert len({compose.compose_key(question, "f", sha256) for sha256 in ("l", "m", None)}) == 3
+    assert _key_of_task(compose.compose, _arguments(BESIDE)) != _key_of_task(
+        compose.compose, _arguments(BESIDE, learned="m")
+    )
+
+
+def test_each_setting_of_a_likelihood_changes_its_key_and_no_other_setting_of_the_composition() -> None:
+    """Network, conditions, number of simulations and training; not the number of draws."""
+    assert BESIDE.compose is not None
+    changes: list[dict[str, Any]] = [
+        {},
+        {"network": Network(name="coupling_flow")},
+        {"conditions": ["x"]},
+        {"simulations": 9},
+        {"epochs": 2},
+        {"batch_size": 7},
+    ]
+    made = [
+        likelihood.likelihood_key(
+            question_of(BESIDE.model_copy(update={"compose": Compose(likelihood=ComposedLikelihood(**one))})),
+            CONTENT,
+        )
+        for one in changes
+    ]
+    assert len(set(made)) == len(made)
+    other = BESIDE.compose.model_copy(update={"num_samples": 7, "noise": 0.5})
+    assert made[0] == likelihood.likelihood_key(
+        question_of(BESIDE.model_copy(update={"compose": other})), CONTENT
+    )
 
 
 def test_a_composition_and_the_name_of_a_member_are_in_the_key_of_a_training() -> None:

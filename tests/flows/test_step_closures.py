@@ -17,7 +17,7 @@ from sbi_models.pipeline import cache, import_closure
 from sbi_models.pipeline.cache import code_fingerprint, content_key
 from sbi_models.pipeline.import_closure import package_sources, read_source
 
-STEPS = ["simulate", "train", "sequential", "diagnose", "register", "infer", "compose"]
+STEPS = ["simulate", "train", "sequential", "diagnose", "register", "infer", "likelihood", "compose"]
 ELSEWHERE = ("sbi_models.cli", "sbi_models.pipeline.report", "sbi_models.pipeline.flows")
 
 

@@ -86,6 +86,7 @@ def likelihood_workflow_of(question: Question, key: str = "untrained") -> Likeli
         ConfigurationError: if settings, variables and prior do not fit together.
     """
     experiment, settings = question.experiment, _settings(question.experiment)
+    prior = density_of(question.study, experiment.inference_variables)
     variables = [*experiment.summary_variables, *experiment.inference_conditions]
     for name in settings.conditions:
         if name not in variables:
@@ -102,7 +103,7 @@ def likelihood_workflow_of(question: Question, key: str = "untrained") -> Likeli
         network=AUTO
         if settings.network.name == AUTO
         else network_named(settings.network.name, settings.network.arguments, InferenceNetwork),  # type: ignore[type-abstract]
-        prior=density_of(question.study, experiment.inference_variables),
+        prior=prior,
         checkpoint_filepath=work_folder() / key / "checkpoints",
         checkpoint_name="likelihood",
         restore=True,
