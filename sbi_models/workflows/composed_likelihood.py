@@ -44,9 +44,13 @@ _TESTED_DRAWS = 400
 _DOUBTED = 0.01
 """P-value of that test below which the learned likelihood is doubted."""
 
+_FEWEST_DRAWS = 8_192
+"""Draws of the chains, at least: shares of modes are then within a few per cent."""
+
 _TINY = 1e-300
-_FAR, _WIDER = 0.5, 1.5
-"""Distance of means in sds, and ratio of sds, from which both answers differ."""
+_FAR, _NARROW, _LOST = 0.5, 1 / 1.5, 2.0
+"""Unexplained distance of means in sds, and ratio of sds, from which both answers contradict each other; and
+sds of the means that lost information explains."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,9 @@ class ComparedReport(CompositionReport):
             numbers, raw space.
         likelihood_mean, likelihood_sd: those of the likelihood.
         difference: largest distance of both means, in sds of the likelihood's draws.
+        unexplained: largest part of that which lost information does not explain: where the composition is
+            wider, as if it had seen but a statistic of the items, means differ by sqrt(sd_c^2 - sd_l^2), and
+            twice that is taken off.
         sd_ratio: the composition's sd over the likelihood's, of the component where they differ most.
     """
 
@@ -75,6 +82,7 @@ class ComparedReport(CompositionReport):
     likelihood_mean: Mapping[str, list[float]] | None = None
     likelihood_sd: Mapping[str, list[float]] | None = None
     difference: float = np.nan
+    unexplained: float = np.nan
     sd_ratio: float = np.nan
 
     @property
@@ -119,7 +127,7 @@ class ComparedReport(CompositionReport):
                 "The draws are those of the learned likelihood, since the composition is doubted even more.",
                 *ours,
             )
-        if not others and (self.difference > _FAR or not 1 / _WIDER < self.sd_ratio < _WIDER):
+        if not others and (self.unexplained > _FAR or self.sd_ratio < _NARROW):
             return (
                 f"Composition and learned likelihood differ by {self.difference:.2f} standard deviations "
                 f"(ratio of sds {self.sd_ratio:.2f}), and nothing speaks against either. The draws are those "
@@ -186,7 +194,7 @@ class LikelihoodOfItems:
         """
         num_samples = len(next(iter(composed.values()))[0])
         drawn, own = self.posterior.sample(
-            max(num_samples, _TESTED_DRAWS),
+            max(num_samples, _FEWEST_DRAWS),
             method="mcmc",
             proposal=None,
             conditions={},
@@ -347,8 +355,10 @@ def _judged(
     means, sds = (
         [{n: getattr(v, f)(axis=0) for n, v in one.items()} for one in both] for f in ("mean", "std")
     )
-    distances = [np.abs(means[0][n] - means[1][n]) / np.maximum(sds[1][n], _TINY) for n in both[1]]
-    ratios = np.concatenate([np.maximum(sds[0][n], _TINY) / np.maximum(sds[1][n], _TINY) for n in both[1]])
+    scale = {n: np.maximum(sds[1][n], _TINY) for n in both[1]}
+    ratios = np.concatenate([np.maximum(sds[0][n], _TINY) / scale[n] for n in scale])
+    distances = np.concatenate([np.abs(means[0][n] - means[1][n]) / scale[n] for n in scale])
+    lost = _LOST * np.sqrt(np.maximum(ratios**2 - 1, 0))
     test = test or PosteriorCalibration(*[np.nan] * 4)
     return ComparedReport(
         **{field.name: getattr(report, field.name) for field in fields(report)},
@@ -357,7 +367,8 @@ def _judged(
         composed_sd=_listed(sds[0]),
         likelihood_mean=_listed(means[1]),
         likelihood_sd=_listed(sds[1]),
-        difference=float(np.concatenate(distances).max()),
+        difference=float(distances.max()),
+        unexplained=float(np.maximum(distances - lost, 0).max()),
         sd_ratio=float(ratios[np.abs(np.log(ratios)).argmax()]),
         likelihood_p_value=test.p_value,
         likelihood_shift=test.shift,

@@ -51,7 +51,14 @@ NUMBERS = (
 )
 """Fields of a composition's report that become metrics."""
 
-COMPARED = ("likelihood_p_value", "likelihood_shift", "likelihood_variance", "difference", "sd_ratio")
+COMPARED = (
+    "likelihood_p_value",
+    "likelihood_shift",
+    "likelihood_variance",
+    "difference",
+    "unexplained",
+    "sd_ratio",
+)
 """The same of a `ComparedReport`."""
 
 
