@@ -46,7 +46,7 @@ def run(
     quiet: Quiet = False,
 ) -> None:
     """Run the pipeline: simulate, train one approximator or an ensemble, diagnose, register, infer, and
-    compose where asked for.
+    compose where asked for, perhaps beside a learned likelihood.
 
     Example: sbi-models run michelson
     Example: sbi-models run my_experiment.yaml --seed 2 --quiet

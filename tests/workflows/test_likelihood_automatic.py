@@ -7,6 +7,7 @@ from torch.distributions import Beta, Gamma, Normal
 
 import sbi_models as bf
 from sbi_models.networks import AutoregressiveMixture
+from sbi_models.workflows.auto import schedules
 from sbi_models.workflows.likelihood.automatic import chosen_adapter
 
 RATE, SHARE = Gamma(2.0, 1.0), Beta(1.0, 1.0)
@@ -117,3 +118,13 @@ def test_sets_of_contexts_train_online():
     draws = made.sample(num_samples=1000, conditions={"y": data}, seed=1)["mu"][..., 0]
     np.testing.assert_allclose(draws.mean(axis=1), [3 / 4, 3.5 / 8], atol=0.1)
     np.testing.assert_allclose(draws.std(axis=1), [1 / 2, 1 / np.sqrt(8)], rtol=0.1)
+
+
+def test_weights_of_members_are_learned_from_some_held_out_elements():
+    """Of more than 5 000 rows as many different ones, the same of every variable; fewer are all taken."""
+    rows = {"x": np.arange(6000.0), "theta": -np.arange(6000.0)}
+    some = schedules.some_of(rows)
+    assert len(np.unique(some["x"])) == 5000
+    np.testing.assert_array_equal(some["x"], -some["theta"])
+    few = {name: value[:5000] for name, value in rows.items()}
+    assert schedules.some_of(few) is few

@@ -66,9 +66,21 @@ def num_likelihood_networks(number: int) -> int:
     return 3 if number < 3_000 else 2 if number < 30_000 else 1
 
 
+_MOST_HELD_OUT = 5_000
+
+
 def num_held_out(number: int) -> int:
     """Number of simulations, of so many, that are kept for validation."""
-    return min(max(number // 10, 20), 5_000, number // 2)
+    return min(max(number // 10, 20), _MOST_HELD_OUT, number // 2)
+
+
+def some_of(held_out: Variables) -> Variables:
+    """At most as many rows as `num_held_out` gives, at random: weights of members need no more."""
+    n = len(next(iter(held_out.values())))
+    if n <= _MOST_HELD_OUT:
+        return held_out
+    rows = seeding.generator(0, "rows").permutation(n)[:_MOST_HELD_OUT]
+    return {name: np.asarray(value)[rows] for name, value in held_out.items()}
 
 
 def split_off(data: Variables, seed: int) -> tuple[Variables, Variables]:

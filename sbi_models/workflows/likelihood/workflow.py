@@ -265,11 +265,11 @@ class LikelihoodWorkflow(LikelihoodInference):
         return self._trained_history
 
     def _weigh(self, held_out: Variables) -> None:
-        """Weight the members by held-out simulations, and leave out those without use."""
+        """Weight the members by some held-out simulations, and leave out those without use."""
         if not isinstance(self.approximator, EnsembleApproximator):
             return
         first = likelihood_members(self.approximator)[0][1]
-        weights = self.approximator.stack(first.elements(held_out, "held-out simulations")[0])
+        weights = self.approximator.stack(schedules.some_of(first.elements(held_out, "held-out data")[0]))
         self.approximator.weights = {
             name: weight if weight >= _LEAST_WEIGHT else 0.0 for name, weight in weights.items()
         }
