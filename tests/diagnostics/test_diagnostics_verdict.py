@@ -394,8 +394,7 @@ def test_estimates_that_lean_are_told_beside_no_flaw(width, bias, told):
 
 
 def test_exact_posteriors_hardly_ever_lean():
-    """Of 400 exact parameters no more than 8, 2 %, are said to look wrong, and the sentence of a verdict
-    without one says nothing of it."""
+    """Of 400 exact parameters at most 8, 2 %, are said to look wrong; a verdict without one says nothing."""
     rows = judge(*gaussian(5, n=100, draws=100, dim=400)).parameters
     assert sum("posteriors look too" in row.sentence for row in rows) <= 8
     assert judge(*gaussian(3, n=300, draws=100, dim=2)).sentence.endswith("show no flaw.")

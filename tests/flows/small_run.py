@@ -14,10 +14,10 @@ from sbi_models.pipeline.experiment.settings import (
     Experiment,
     Gate,
     Infer,
-    Network,
     Simulate,
     Train,
 )
+from sbi_models.pipeline.experiment.training_settings import Network
 from sbi_models.pipeline.experiment.yaml_files import load_experiment
 from sbi_models.pipeline.prefect_server.for_one_run import local_prefect
 from sbi_models.pipeline.runtime import program_environment

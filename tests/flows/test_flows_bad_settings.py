@@ -11,8 +11,8 @@ from sbi_models import diagnostics
 from sbi_models.approximators.composition.methods import METHODS
 from sbi_models.errors import ConfigurationError
 from sbi_models.pipeline.experiment import setting_types as parameters
+from sbi_models.pipeline.experiment.composition_settings import Compose
 from sbi_models.pipeline.experiment.question import question_of
-from sbi_models.pipeline.experiment.settings import Compose
 from sbi_models.pipeline.experiment.yaml_files import experiment_names, load_experiment
 from sbi_models.pipeline.flows.run_start import start_run
 from sbi_models.pipeline.steps.likelihood import likelihood_workflow_of

@@ -8,16 +8,10 @@ import pytest
 from small_run import ENSEMBLE, small_experiment
 
 from sbi_models.pipeline.cache import observations_hash, simulator_fingerprint
+from sbi_models.pipeline.experiment.composition_settings import Compose
 from sbi_models.pipeline.experiment.question import question_of
-from sbi_models.pipeline.experiment.settings import (
-    Compose,
-    Diagnose,
-    Ensemble,
-    Experiment,
-    Infer,
-    Network,
-    Register,
-)
+from sbi_models.pipeline.experiment.settings import Diagnose, Experiment, Infer, Register
+from sbi_models.pipeline.experiment.training_settings import Ensemble, Network
 from sbi_models.pipeline.experiment.yaml_files import load_experiment
 from sbi_models.pipeline.steps import compose, infer, sequential, simulate, train
 from sbi_models.pipeline.studies.michelson import STUDY

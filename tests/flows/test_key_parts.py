@@ -11,14 +11,10 @@ from small_run import ENSEMBLE, small_experiment
 
 from sbi_models.pipeline import cache, import_closure
 from sbi_models.pipeline.cache import content_key
+from sbi_models.pipeline.experiment.composition_settings import Compose, ComposedLikelihood
 from sbi_models.pipeline.experiment.question import Question, question_of
-from sbi_models.pipeline.experiment.settings import (
-    Compose,
-    ComposedLikelihood,
-    Experiment,
-    Network,
-    Sequential,
-)
+from sbi_models.pipeline.experiment.settings import Experiment, Sequential
+from sbi_models.pipeline.experiment.training_settings import Network
 from sbi_models.pipeline.steps import compose, diagnose, infer, likelihood, sequential, simulate, train
 
 SMALL = small_experiment({})

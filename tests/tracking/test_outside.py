@@ -387,8 +387,7 @@ def test_a_full_or_closed_database_is_one_line_with_the_cure(store: Store) -> No
 def test_a_full_or_closed_disk_is_found_before_work_starts(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A store without room, or whose files cannot be written, is refused when it is opened; reading a full
-    one goes."""
+    """A store without room, or not to be written, is refused when it is opened; reading a full one goes."""
     with monkeypatch.context() as patch:
         patch.setattr(store_module.shutil, "disk_usage", lambda path: SimpleNamespace(free=3_000_000))
         with pytest.raises(TrackingError, match=r"Expected at least 20 MB free .* got 3.0 MB. Free space"):

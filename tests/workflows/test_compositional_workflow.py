@@ -369,8 +369,7 @@ def test_data_alone_are_enough(untrusted):
 @pytest.mark.nightly_cases("fit_offline")
 @pytest.mark.parametrize("method", ["fit_online", "fit_offline"])
 def test_a_resumed_training_leaves_the_same_file(method, tmp_path):
-    """Stopped and restored, the approximator, shared bias included, is that of a training that was never
-    stopped, to the byte."""
+    """Stopped and restored, the approximator, shared bias included, is that of one training, to the byte."""
 
     class Stop(Exception):
         pass

@@ -4,69 +4,28 @@ likelihood a mixture of one normal has from its start by least squares."""
 import numpy as np
 import pytest
 import torch
+from linear_elements import (
+    DESIGN,
+    NOISE,
+    SIMULATOR,
+    elements,
+    exact_posterior,
+    fitted,
+    joined,
+    linear,
+    workflow,
+)
 from scipy import stats
-from torch.distributions import Bernoulli, MultivariateNormal, Normal, Uniform
+from torch.distributions import Normal, Uniform
 
 import sbi_models as bf
 from sbi_models.approximators import LikelihoodApproximator
 from sbi_models.errors import ConfigurationError, DataError, TrustWarning
 
-NOISE = 0.8
-
-
-def observe(mu, shift, rng):
-    return {
-        "x": np.stack([mu[:, 0] + shift[:, 0], mu[:, 1] - shift[:, 0]], axis=1)
-        + NOISE * rng.normal(size=mu.shape)
-    }
-
-
-PRIORS = {"mu": MultivariateNormal(torch.zeros(2), torch.eye(2)), "shift": Normal(0.5, 0.5).expand((1,))}
-SIMULATOR = bf.make_simulator([PRIORS, observe], is_batched=True)
-DESIGN = np.array([[1.0, 0.0, 1.0], [0.0, 1.0, -1.0]])
-
-
-def linear(components=1, **arguments):
-    return bf.networks.AutoregressiveMixture(
-        components, trunk_width=0, head_width=8, head_blocks=0, **arguments
-    )
-
-
-def workflow(**arguments):
-    settings = {
-        "simulator": SIMULATOR,
-        "parameters": ["mu", "shift"],
-        "observables": "x",
-        "iid": "elements",
-        "network": linear(),
-        "initial_learning_rate": 1e-7,
-        "seed": 1,
-        "progress": False,
-    }
-    return bf.LikelihoodWorkflow(**(settings | arguments))
-
 
 @pytest.fixture(scope="module")
 def trained():
-    made = workflow()
-    made.fit_offline(SIMULATOR.sample(100_000, seed=1), epochs=1, batch_size=50_000)
-    return made
-
-
-def exact_posterior(x, mean=(0.0, 0.0, 0.5), sd=(1.0, 1.0, 0.5)):
-    """Mean and covariance of (mu_1, mu_2, shift) given elements (N, 2), prior N(mean, diag sd^2)."""
-    precision = np.diag(1 / np.square(sd)) + len(x) * DESIGN.T @ DESIGN / NOISE**2
-    covariance = np.linalg.inv(precision)
-    return covariance @ (np.asarray(mean) / np.square(sd) + DESIGN.T @ x.sum(axis=0) / NOISE**2), covariance
-
-
-def joined(draws):
-    return np.concatenate([draws["mu"], draws["shift"]], axis=-1)
-
-
-def elements(numbers, seed=0):
-    rng = np.random.default_rng(seed)
-    return [DESIGN @ [0.7, -0.4, 0.8] + NOISE * rng.normal(size=(number, 2)) for number in numbers]
+    return fitted()
 
 
 def test_log_likelihoods_are_exact_sums(trained):
@@ -371,63 +330,3 @@ def test_a_prior_that_is_cut_is_told():
     assert draws.max() < 1
     made.sample(num_samples=100, conditions={"x": [[0.9]]}, seed=1)
     assert made.reports[0].cut == 0.0
-
-
-@pytest.mark.parametrize("x", [np.full((2, 3, 2), np.nan), [np.ones((2, 2)), np.array([[np.nan, 1.0]])]])
-def test_missing_elements_are_refused(trained, x):
-    """NaN in an element, with the advice to leave it out."""
-    with pytest.raises(DataError, match="Leave those elements out"):
-        trained.sample(num_samples=10, conditions={"x": x})
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"parameters": None}, "Expected parameters and observables"),
-        ({"observables": []}, "Expected parameters and observables"),
-        ({"iid": "rows"}, "Expected iid"),
-        ({"parameters": ["mu", "x"]}, "in one role"),
-        ({"network": "consistency_model"}, "with a density"),
-        ({"parameter": "mu"}, "no argument"),
-        ({"prior": {"mu": Bernoulli(torch.full((2,), 0.5))}}, "continuous prior"),
-    ],
-)
-def test_bad_arguments_are_told(arguments, message):
-    """Before anything is simulated."""
-    with pytest.raises(ConfigurationError, match=message):
-        workflow(**arguments)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"prior": Normal(0.0, 1.0)}, "dict of torch distributions"),
-        ({"prior": {"m": Normal(0.0, 1.0)}}, "Did you mean 'mu'"),
-        ({"prior": {"mu": Normal(0.0, 1.0)}}, "2 components"),
-        ({"prior": {"shift": lambda: 0}}, "torch distributions of parameters"),
-        ({"prior": {"shift": Bernoulli(0.5)}}, "continuous prior"),
-        ({"method": "nuts"}, "Unknown method"),
-        ({"method": "importance"}, "Expected proposal="),
-    ],
-)
-def test_bad_calls_are_told(trained, arguments, message):
-    """Priors of other names, shapes and kinds, and methods that are none."""
-    with pytest.raises(ConfigurationError, match=message):
-        trained.sample(num_samples=10, conditions={"x": np.zeros((1, 2))}, **arguments)
-
-
-def test_a_prior_that_is_a_function_needs_a_density():
-    """The error says to pass prior=, and with it there are draws."""
-
-    def prior(batch_size, rng):
-        return {"mu": rng.normal(size=(batch_size, 1))}
-
-    simulator = bf.make_simulator([prior, lambda mu, rng: {"x": rng.normal(mu)}], is_batched=True)
-    made = bf.LikelihoodWorkflow(
-        simulator, parameters="mu", observables="x", network=linear(), seed=1, progress=False
-    )
-    made.fit_offline(simulator.sample(500, seed=1), epochs=1)
-    with pytest.raises(ConfigurationError, match="Pass prior="):
-        made.sample(num_samples=10, conditions={"x": np.zeros((1, 1))})
-    draws = made.sample(num_samples=10, conditions={"x": np.zeros((1, 1))}, prior=Normal(0.0, 1.0), seed=1)
-    assert draws["mu"].shape == (1, 10, 1)

@@ -12,9 +12,9 @@ from sbi_models.approximators import CompositionalApproximator
 from sbi_models.approximators.composition.report import CompositionReport
 from sbi_models.errors import ConfigurationError, TrustWarning
 from sbi_models.pipeline.cache import content_key, question_parts
+from sbi_models.pipeline.experiment.composition_settings import Compose
 from sbi_models.pipeline.experiment.known_prior import prior_of
 from sbi_models.pipeline.experiment.question import Question
-from sbi_models.pipeline.experiment.settings import Compose
 from sbi_models.pipeline.experiment.study import KnowsComposition
 from sbi_models.pipeline.folders import project_root, work_folder
 from sbi_models.pipeline.outcomes import Composition, LearnedLikelihood, Registered, Results, Training

@@ -8,9 +8,10 @@ from sbi_models import load, seeding
 from sbi_models.errors import ConfigurationError, suggest
 from sbi_models.networks import InferenceNetwork, network_named
 from sbi_models.pipeline.cache import content_key, source_fingerprint
+from sbi_models.pipeline.experiment.composition_settings import ComposedLikelihood
 from sbi_models.pipeline.experiment.known_prior import density_of
 from sbi_models.pipeline.experiment.question import Question
-from sbi_models.pipeline.experiment.settings import ComposedLikelihood, Experiment
+from sbi_models.pipeline.experiment.settings import Experiment
 from sbi_models.pipeline.folders import work_folder
 from sbi_models.pipeline.outcomes import LearnedLikelihood, Results, Simulations
 from sbi_models.pipeline.steps.task import done, step
