@@ -50,7 +50,7 @@ def distribution_from_json(content: Mapping[str, Any]) -> Distribution:
         arguments = {
             name: torch.tensor(value, dtype=torch.float64) for name, value in content["arguments"].items()
         }
-        made: Distribution = kind(**arguments)
+        made: Distribution = kind(**arguments, validate_args=True)
         return made
     except (AssertionError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise ModelFileError(f"Expected a torch distribution, got {content!r:.200}: {error}.") from None

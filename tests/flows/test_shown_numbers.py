@@ -37,7 +37,7 @@ def test_gps_times_are_whole_in_the_summary_of_sample(monkeypatch: pytest.Monkey
     digit."""
     screen = io.StringIO()
     monkeypatch.setattr(sampling, "Console", lambda **_: Console(file=screen, width=200))
-    sampling._print_summary("title", [{"data_set": "1", "parameter": "t", **ROW}], None, [])
+    sampling._print_summary("title", [{"data_set": "1", "parameter": "t", **ROW}], None, [], [])
     assert "1126259462.42371" in screen.getvalue()
     assert "1126259462.41949" in screen.getvalue()
 
