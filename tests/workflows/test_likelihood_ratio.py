@@ -72,7 +72,7 @@ def test_a_file_keeps_the_ratio(fitted, tmp_path):
 
 
 def test_posteriors_of_a_ratio_are_judged_and_observables_refused(fitted):
-    """The verdict is on 24 posteriors of five elements, seconds of chains; there are no draws of observables."""
+    """The verdict is on 24 posteriors of five elements, drawn in seconds; observables have no draws."""
     assert fitted.posterior_verdict(24, num_elements=5, num_samples=100, seed=1).is_calibrated
     for method in (fitted.verdict, fitted.compute_default_diagnostics):
         with pytest.raises(ConfigurationError, match="posterior_verdict"):
