@@ -2,19 +2,23 @@
 
     python benchmarks/likelihood.py gaussian
     python benchmarks/likelihood.py exponential|poisson|bernoulli [--steps 8000]
+    python benchmarks/likelihood.py drift_diffusion [--steps 8000] [--approximator FILE] [--ranks 200]
     python benchmarks/likelihood.py two_moons|slcp [--budget 10000]
 
 Each run trains once and prints one line of JSON for each figure; errors of posterior means are in exact
 standard deviations. `two_moons` and `slcp` are scored against the reference draws of the package sbibm
-(classifier two-sample test, mlp), which `quality.py` downloads.
+(classifier two-sample test, mlp), which `quality.py` downloads. `drift_diffusion` keeps what it has
+trained in a file, and takes it from there another time.
 """
 
 import argparse
 import json
 import time
 import warnings
+from pathlib import Path
 from typing import Any
 
+import drift_diffusion as ddm
 import numpy as np
 import torch
 from quality import references
@@ -22,6 +26,7 @@ from scipy import stats
 from torch.distributions import Beta, Gamma, Normal
 
 import sbi_models as bf
+from sbi_models.approximators import load_approximator
 from sbi_models.diagnostics import c2st_of_each
 from sbi_models.errors import TrustWarning
 from sbi_models.simulators import benchmarks
@@ -39,6 +44,10 @@ PRIORS = {
 
 STEPS_AN_EPOCH, BATCH = 1000, 1024
 DRAWS = 4000
+
+TRIALS, DATA_SETS = (10, 100, 1000), 12
+TRIALS_OF_RANKS, DRAWS_OF_RANKS, RANK_BINS = 30, 399, 20
+HELD_OUT = 20_000
 
 
 def told(**figures: Any) -> None:
@@ -133,6 +142,83 @@ def conjugate(arguments: argparse.Namespace) -> None:
             )
 
 
+def drift_diffusion(arguments: argparse.Namespace) -> None:
+    """Reaction time and choice, four parameters: against the exact density, its posterior, and by ranks."""
+    simulator, names = ddm.simulator(), list(ddm.NAMES)
+    roles: dict[str, Any] = {
+        "parameters": names,
+        "observables": ["rt", "choice"],
+        "iid": "elements",
+        "seed": 1,
+        "progress": False,
+    }
+    file = arguments.approximator
+    if file is not None and file.exists():
+        workflow = bf.LikelihoodWorkflow(simulator, network=load_approximator(file), **roles)
+    else:
+        workflow = bf.LikelihoodWorkflow(simulator, **roles)
+        start = time.process_time()
+        workflow.fit_online(
+            epochs=max(1, arguments.steps // STEPS_AN_EPOCH),
+            num_batches_per_epoch=STEPS_AN_EPOCH,
+            batch_size=BATCH,
+        )
+        told(bed="drift_diffusion", train_cpu_s=round(time.process_time() - start))
+        if file is not None:
+            workflow.approximator.save(file)
+    test = simulator.sample(HELD_OUT, seed=77)
+    theta = np.concatenate([test[name] for name in names], axis=1)
+    exact = [
+        ddm.log_density(theta[i : i + 1], test["rt"][i], test["choice"][i])[0, 0] for i in range(HELD_OUT)
+    ]
+    each = {**test, "rt": test["rt"][:, None], "choice": test["choice"][:, None]}
+    difference = np.array(exact) - workflow.log_likelihood(each)
+    told(
+        bed="drift_diffusion",
+        divergence_nats=round(float(difference.mean()), 5),
+        error_of_it=round(float(difference.std() / np.sqrt(HELD_OUT)), 5),
+    )
+    rng = np.random.default_rng(5)
+    for n in TRIALS:
+        prior = simulator.sample(arguments.data_sets, seed=n)
+        rt, choice = ddm.trials(np.concatenate([prior[name] for name in names], axis=1), n, rng)
+        exact_ones = [ddm.reference(*one, rng) for one in zip(rt, choice, strict=True)]
+        start = time.process_time()
+        draws = workflow.sample(
+            num_samples=DRAWS, conditions={"rt": rt[..., None], "choice": choice[..., None]}, seed=3
+        )
+        seconds = time.process_time() - start
+        mean, sd = (np.stack([getattr(one, what) for one in exact_ones]) for what in ("mean", "sd"))
+        for i, name in enumerate(names):
+            column = slice(i, i + 1)
+            told(trials=n, parameter=name, **errors(draws[name], mean[:, column], sd[:, column]))
+        told(
+            trials=n,
+            **errors(np.concatenate([draws[name] for name in names], axis=2), mean, sd),
+            effective_of_reference=round(min(one.effective for one in exact_ones)),
+            effective=round(min(report.effective_draws for report in workflow.reports)),
+            r_hat=round(max(report.r_hat or 0.0 for report in workflow.reports), 3),
+            cpu_s_each=round(seconds / len(rt), 2),
+        )
+    if arguments.ranks:
+        prior = simulator.sample(arguments.ranks, seed=9)
+        theta = np.concatenate([prior[name] for name in names], axis=1)
+        rt, choice = ddm.trials(theta, TRIALS_OF_RANKS, rng)
+        draws = workflow.sample(
+            num_samples=DRAWS_OF_RANKS, conditions={"rt": rt[..., None], "choice": choice[..., None]}, seed=4
+        )
+        for i, name in enumerate(names):
+            ranks = (draws[name][..., 0] < theta[:, i : i + 1]).sum(axis=1)
+            counts = np.bincount(ranks * RANK_BINS // (DRAWS_OF_RANKS + 1), minlength=RANK_BINS)
+            uniform = stats.kstest((ranks + rng.uniform(size=len(ranks))) / (DRAWS_OF_RANKS + 1), "uniform")
+            told(
+                parameter=name,
+                data_sets=arguments.ranks,
+                p_chi_squared=round(float(stats.chisquare(counts).pvalue), 3),
+                p_ks=round(float(uniform.pvalue), 3),
+            )
+
+
 def reference(arguments: argparse.Namespace) -> None:
     """C2ST (mlp) against reference draws; the prior of both beds is uniform."""
     model = benchmarks.BENCHMARKS[arguments.bed]
@@ -163,16 +249,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("bed", choices=["gaussian", *PRIORS, "two_moons", "slcp"])
+    parser.add_argument("bed", choices=["gaussian", *PRIORS, "drift_diffusion", "two_moons", "slcp"])
     parser.add_argument("--steps", type=int, default=8000)
     parser.add_argument("--budget", type=int, default=10_000)
     parser.add_argument("--draws", type=int, default=10_000)
+    parser.add_argument("--approximator", type=Path)
+    parser.add_argument("--data-sets", type=int, default=DATA_SETS)
+    parser.add_argument("--ranks", type=int, default=200)
     parser.add_argument("--observations", type=int, nargs="+", default=[1, 2, 3])
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("always", TrustWarning)
-    bed = arguments.bed
-    (gaussian if bed == "gaussian" else conjugate if bed in PRIORS else reference)(arguments)
+    runs = {"gaussian": gaussian, "drift_diffusion": drift_diffusion, **dict.fromkeys(PRIORS, conjugate)}
+    runs.get(arguments.bed, reference)(arguments)
 
 
 if __name__ == "__main__":
