@@ -176,8 +176,9 @@ class Reference:
 def reference(rt: np.ndarray, choice: np.ndarray, rng: np.random.Generator) -> Reference:
     """Posterior moments from trials (N,) and `PRIOR`.
 
-    Proposals are Student's t on the real line (v, log a, logit w, log t0) that are fitted to the draws of the
-    one before, weighted by prior times a power of the likelihood; the power grows from 0 to 1.
+    Proposals are Student's t on the real line (v, log a, logit w, log t0) that are fitted to the draws of
+    the one before, weighted by prior times a power of the likelihood, which grows from 0 to 1. The first
+    draws are those of the prior with t0 below the first trial.
     """
 
     def logs(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -188,7 +189,9 @@ def reference(rt: np.ndarray, choice: np.ndarray, rng: np.random.Generator) -> R
         parts = [log_density(theta[i : i + step], rt, choice).sum(axis=1) for i in range(0, len(theta), step)]
         return prior + volume, np.concatenate(parts)
 
-    columns = [_LAWS[name].rvs(size=_PILOT, random_state=rng) for name in NAMES]
+    most = np.array([1.0, 1.0, 1.0, _LAWS["t0"].cdf(rt.min())])  # no trial is before t0
+    shares = most * rng.uniform(size=(_PILOT, len(NAMES)))
+    columns = [_LAWS[name].ppf(column) for name, column in zip(NAMES, shares.T, strict=True)]
     z = real(np.stack(columns, axis=1))
     prior, likelihood = logs(z)
     log_proposal, power = prior, 0.0
@@ -222,7 +225,8 @@ def raw(z: np.ndarray) -> np.ndarray:
 
 
 def _weights(offset: np.ndarray, likelihood: np.ndarray, power: float) -> np.ndarray:
-    logs = offset + np.where(np.isfinite(likelihood), power * likelihood, -np.inf)
+    possible = np.isfinite(likelihood)
+    logs = np.where(possible, offset + power * np.where(possible, likelihood, 0.0), -np.inf)
     weights = np.exp(logs - logs.max())
     return weights / weights.sum()
 
