@@ -18,6 +18,7 @@ from sbi_models.networks import (
     TimeSeriesTransformer,
     network_from_json,
 )
+from sbi_models.networks.layers import MLP
 from sbi_models.networks.layers.attention import MultiheadAttention
 
 
@@ -35,6 +36,34 @@ def built(network, shape):
 
 def normal(*shape, seed=0):
     return torch.randn(*shape, generator=rng(seed), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("layers", [0, 1, 2, 5])
+def test_initial_weights_keep_the_scale(layers):
+    """Numbers of unit root mean square keep it, whatever the number of layers."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = MLP(100, (256,) * layers, 256).keep_scale().double()
+    assert 0.7 < network(normal(500, 100)).square().mean().sqrt() < 1.4
+
+
+SCALED = {
+    "deep_set": (DeepSet, (12, 2)),
+    "deep": (lambda: DeepSet(widths=(64,) * 6, head_widths=(64,) * 4), (12, 2)),
+    "set_transformer": (SetTransformer, (12, 2)),
+    "time_series_network": (TimeSeriesNetwork, (12, 2)),
+    "time_series_transformer": (TimeSeriesTransformer, (12, 2)),
+    "convolutional_network": (ConvolutionalNetwork, (12, 12, 1)),
+}
+
+
+@pytest.mark.parametrize("name", SCALED)
+def test_summaries_of_different_data_differ_before_training(name):
+    """Not by a hundredth of an sd, as with weights that make the scale smaller in each layer."""
+    make, shape = SCALED[name]
+    network = built(make(), shape)
+    data = normal(200, *shape) + normal(200, *(1 for _ in shape[1:]), shape[-1], seed=1)
+    assert 0.08 < network(data).std(dim=0).mean() < 3
 
 
 VARIANTS = {

@@ -1,7 +1,7 @@
 """Layers shared by several networks."""
 
 from sbi_models.networks.layers.conditional_mlp import ConcatenatingMLP, ConditionalMLP
-from sbi_models.networks.layers.mlp import MLP
+from sbi_models.networks.layers.mlp import MLP, keep_scale
 from sbi_models.networks.layers.subnets import (
     SUBNETS,
     Subnet,
@@ -23,6 +23,7 @@ __all__ = [
     "Widths",
     "check_subnet",
     "checked_widths",
+    "keep_scale",
     "make_subnet",
     "register_subnet",
 ]

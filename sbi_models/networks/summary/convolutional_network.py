@@ -101,7 +101,7 @@ class ConvolutionalNetwork(SummaryNetwork):
         self.embedding = nn.Conv2d(input_shape[2] + 1, self.widths[0], 3, padding=1)
         self.stages = nn.ModuleList(Stage(width, self.blocks) for width in self.widths)
         self.widenings = nn.ModuleList(nn.Conv2d(a, b, 1, bias=False) for a, b in pairwise(self.widths))
-        self.head = MLP(2 * self.widths[-1] + 1, self.head_widths, self.summary_dim)
+        self.head = MLP(2 * self.widths[-1] + 1, self.head_widths, self.summary_dim).keep_scale()
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Summaries (n, summary_dim) of standardized images (n, height, width, channels).

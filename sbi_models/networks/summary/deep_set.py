@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sbi_models.networks.base import SummaryNetwork
-from sbi_models.networks.layers import MLP
+from sbi_models.networks.layers import MLP, keep_scale
 from sbi_models.networks.layers.masks import (
     SETS_ONLY,
     check_axes,
@@ -31,8 +31,8 @@ class EquivariantLayer(nn.Module):
 
     def __init__(self, in_dim: int, out_dim: int) -> None:
         super().__init__()
-        self.own = nn.Linear(in_dim, out_dim)
-        self.others = nn.Linear(in_dim, out_dim, bias=False)
+        self.own = keep_scale(nn.Linear(in_dim, out_dim), silu=True, terms=2)
+        self.others = keep_scale(nn.Linear(in_dim, out_dim, bias=False), silu=True, terms=2)
 
     def forward(self, h: Tensor, mask: Tensor | None) -> Tensor:
         """Features of elements (n, set_size, in_dim) to (n, set_size, out_dim)."""
@@ -77,8 +77,8 @@ class DeepSet(SummaryNetwork):
         check_axes("DeepSet summarizes sets", input_shape, ("set_size", "features"), SETS_ONLY)
         sizes = (input_shape[1], *self.widths)
         self.layers = nn.ModuleList(EquivariantLayer(a, b) for a, b in pairwise(sizes))
-        self.features = nn.Linear(self.widths[-1] + input_shape[1], self.widths[-1])
-        self.head = MLP(3 * self.widths[-1] + 1, self.head_widths, self.summary_dim)
+        self.features = keep_scale(nn.Linear(self.widths[-1] + input_shape[1], self.widths[-1]), silu=False)
+        self.head = MLP(3 * self.widths[-1] + 1, self.head_widths, self.summary_dim).keep_scale()
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Standardized sets (n, set_size, features), mask (n, set_size), to summaries (n, summary_dim)."""

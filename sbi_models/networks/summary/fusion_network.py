@@ -69,7 +69,8 @@ class FusionNetwork(SummaryNetwork):
                 part.build(input_shape[name])  # type: ignore[operator]
             except DataError as error:
                 raise DataError(f"Variable {name!r}: {error}") from None
-        self.head = MLP(sum(part.summary_dim for part in self.parts), self.head_widths, self.summary_dim)  # type: ignore[misc]
+        width = sum(part.summary_dim for part in self.parts)  # type: ignore[misc]
+        self.head = MLP(width, self.head_widths, self.summary_dim).keep_scale()
 
     def forward(self, x: Mapping[str, Tensor], mask: Mapping[str, Tensor] | None = None) -> Tensor:  # type: ignore[override]
         """Summaries (n, summary_dim) of standardized x {name: (n, *input_shape[name])}.

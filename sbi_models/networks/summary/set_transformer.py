@@ -93,7 +93,7 @@ class SetTransformer(SummaryNetwork):
         self.embedding = nn.Linear(input_shape[1], self.width)
         self.layers = nn.ModuleList(self._block() for _ in range(self.blocks))
         self.pooling = AttentionPooling(self.width, self.heads, self.seeds)
-        self.head = MLP(self.pooling.out_dim, self.head_widths, self.summary_dim)
+        self.head = MLP(self.pooling.out_dim, self.head_widths, self.summary_dim).keep_scale()
 
     def _block(self) -> nn.Module:
         if self.inducing_points is None:

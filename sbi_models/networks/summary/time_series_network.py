@@ -96,7 +96,7 @@ class TimeSeriesNetwork(SummaryNetwork):
         )
         width = self.hidden_dim * (1 + self.bidirectional)
         self.features = nn.Linear(width + sizes[-1], width)
-        self.head = MLP(3 * width + 1, self.head_widths, self.summary_dim)
+        self.head = MLP(3 * width + 1, self.head_widths, self.summary_dim).keep_scale()
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Standardized series (n, time, features), mask (n, time), to summaries (n, summary_dim)."""

@@ -103,7 +103,7 @@ class TimeSeriesTransformer(SummaryNetwork):
             AttentionBlock(self.width, self.heads, self.dropout) for _ in range(self.blocks)
         )
         self.pooling = AttentionPooling(self.width, self.heads, self.seeds)
-        self.head = MLP(self.pooling.out_dim, self.head_widths, self.summary_dim)
+        self.head = MLP(self.pooling.out_dim, self.head_widths, self.summary_dim).keep_scale()
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Standardized series (n, time, features), mask (n, time), to summaries (n, summary_dim)."""
