@@ -109,7 +109,7 @@ def test_counts_and_bounds_go_through_the_neural_likelihood(short):
     workflow.fit_offline(simulator.sample(500, seed=1))
     choices = workflow.automatic.choices
     assert (choices["rate"], choices["x"]) == ("support (0, 20)", "scale sqrt")
-    made = workflow.automatic.likelihood.draw({"rate": np.full((2_000, 1), 9.0)}, seed=0)
+    made = workflow.automatic.learned.draw({"rate": np.full((2_000, 1), 9.0)}, seed=0)
     assert np.array_equal(made["x"], np.floor(made["x"]))
     assert abs(made["x"].mean() - 9.0) < 0.5
     assert abs(made["x"].var(axis=0).mean() - 9.0) < 2.0

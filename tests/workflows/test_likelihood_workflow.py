@@ -314,7 +314,6 @@ def test_a_posterior_at_the_edge_of_what_was_simulated_is_doubted(trained):
     assert trained.reports[0].outside_reach > 0.5
 
 
-@pytest.mark.nightly
 def test_a_prior_that_is_cut_is_told():
     """Wider than the support of the simulations, and data at its edge: draws inside, and a TrustWarning."""
     simulator = bf.make_simulator(

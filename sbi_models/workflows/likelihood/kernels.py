@@ -187,8 +187,10 @@ class Chains:
         c = self.z.shape[1]
         z, everyone = mixture.draw(c, streams, rows), torch.arange(c)
         excess = mixture.log_density(z) - mixture.log_density(self.z)
-        accepted = self._propose(everyone, z, excess, streams.uniform((c,), rows), with_slopes=False)
+        chance = streams.uniform((c,), rows)
+        accepted, nowhere = self._propose(everyone, z, excess, chance, with_slopes=False)
         self.accepted += accepted.to(torch.float64).mean(dim=1)
+        self.cut += nowhere.to(torch.float64).mean(dim=1)
         self.tried += 1
 
     def _halves(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -199,20 +201,23 @@ class Chains:
 
     def _propose(
         self, index: Tensor, z: Tensor, excess: Tensor | float, chance: Tensor, *, with_slopes: bool
-    ) -> Tensor:
-        """Accept (n, m) or reject points z (n, m, d) for the chains `index` (m,).
+    ) -> tuple[Tensor, Tensor]:
+        """Accept or reject points z (n, m, d) for the chains `index` (m,).
+
+        Returns booleans (n, m): which were accepted, and which lie where the density is zero.
 
         `excess` is the log density of the proposal of z less that of proposing the way back.
         """
         evaluation = self.target(z, self.numbers, self.stage, with_slopes=with_slopes)
         old = Evaluation(*(part[:, index] for part in self.evaluation))
-        error = old.tempered(self.power)[0] - evaluation.tempered(self.power)[0] + excess
+        there, _ = evaluation.tempered(self.power)
+        error = old.tempered(self.power)[0] - there + excess
         accept = chance < torch.exp(-error.nan_to_num(nan=torch.inf).clamp(min=0.0))
         for part, new in zip(self.evaluation, old.chosen(accept, evaluation), strict=True):
             part[:, index] = new
         self.z[:, index] = torch.where(accept[..., None], z, self.z[:, index])
         self.has_slopes &= with_slopes
-        return accept
+        return accept, there.isneginf()
 
     def _at(self, positions: Tensor) -> Tensor:
         return self.z.gather(1, positions[..., None].expand(*positions.shape, self.z.shape[2]))
