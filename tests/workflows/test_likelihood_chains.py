@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pytest
 import torch
 from scipy import stats
 
@@ -144,3 +145,17 @@ def test_one_component_is_students_t():
     )
     difference = mixture.log_density(z)[0].numpy() - exact
     assert np.ptp(difference) < 1e-6
+
+
+@pytest.mark.parametrize(("edge", "least", "most"), [(6.0, 0.0, 0.001), (1.0, 0.02, 0.3), (0.0, 0.05, 0.3)])
+def test_what_a_support_cuts_off_is_told(edge, least, most):
+    """A normal posterior of sd 0.7 whose density is zero beyond so many sds: the share that is
+    cut off is seen, whatever the moves."""
+
+    def cut(z, rows):
+        inside = z[..., 0] < edge * 0.5**0.5
+        return torch.where(inside, normal_log_density(z, torch.zeros(()), torch.tensor(1.0)), -torch.inf)
+
+    found = draw_by_chains(Known(1, cut), torch.arange(2), 200, seed=1)
+    assert found.cut.min() >= least
+    assert found.cut.max() <= most

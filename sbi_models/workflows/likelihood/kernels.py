@@ -27,6 +27,9 @@ _WANTED = 0.8
 _DIVERGENT = 1_000.0
 """Error of the energy, in nats, from which a trajectory counts as divergent."""
 
+_PROBES = 4
+"""Points for each chain by which the share outside of the support is estimated."""
+
 _RIDGE, _CHAINS_PER_COORDINATE = 1e-9, 8
 """Share of the variance that is added to every coordinate of a metric, and least number of chains for each
 coordinate without which correlations are shrunk."""
@@ -54,7 +57,6 @@ class Chains:
         self.accepted = torch.zeros(n, dtype=torch.float64)
         self.tried = torch.zeros(n, dtype=torch.float64)
         self.divergent = torch.zeros(n, dtype=torch.float64)
-        self.cut = torch.zeros(n, dtype=torch.float64)
         self.learn_metric()
 
     _PER_ROW = (
@@ -68,7 +70,6 @@ class Chains:
         "accepted",
         "tried",
         "divergent",
-        "cut",
     )
 
     def rows(self, index: Tensor) -> "Chains":
@@ -114,8 +115,8 @@ class Chains:
         self.evaluation = self.evaluation.taken(positions)
 
     def reset_counts(self) -> None:
-        """Count acceptances, divergences and ends outside of the support from now on."""
-        for count in (self.accepted, self.tried, self.divergent, self.cut):
+        """Count acceptances and divergences from now on."""
+        for count in (self.accepted, self.tried, self.divergent):
             count.zero_()
 
     def learn_metric(self) -> None:
@@ -165,7 +166,6 @@ class Chains:
         self.tried += 1
         nowhere = after.isneginf()
         self.divergent += ((error > _DIVERGENT) & ~nowhere).to(torch.float64).mean(dim=1)
-        self.cut += nowhere.to(torch.float64).mean(dim=1)
         self.log_step = self.log_step + rate * (probability.mean(dim=1) - _WANTED)
 
     def jump(self, streams: Streams, rows: Tensor, *, with_slopes: bool = True) -> None:
@@ -188,10 +188,21 @@ class Chains:
         z, everyone = mixture.draw(c, streams, rows), torch.arange(c)
         excess = mixture.log_density(z) - mixture.log_density(self.z)
         chance = streams.uniform((c,), rows)
-        accepted, nowhere = self._propose(everyone, z, excess, chance, with_slopes=False)
+        accepted = self._propose(everyone, z, excess, chance, with_slopes=False)
         self.accepted += accepted.to(torch.float64).mean(dim=1)
-        self.cut += nowhere.to(torch.float64).mean(dim=1)
         self.tried += 1
+
+    def share_outside(self, streams: Streams, rows: Tensor) -> Tensor:
+        """Share (n,) of points half an sd from the chains, in all directions, where the density is zero.
+
+        About what a support has cut off from the posterior, whatever the moves that were made.
+        """
+        self.learn_metric()
+        _, c, d = self.z.shape
+        noise = streams.normal((_PROBES * c, d), rows)
+        z = self.z.repeat(1, _PROBES, 1) + 0.5 * noise @ self.root.mT
+        found = self.target(z, self.numbers, self.stage, with_slopes=False)
+        return found.tempered(self.power)[0].isneginf().to(torch.float64).mean(dim=1)
 
     def _halves(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Positions of the chains that move, and of those that stay meanwhile."""
@@ -201,23 +212,20 @@ class Chains:
 
     def _propose(
         self, index: Tensor, z: Tensor, excess: Tensor | float, chance: Tensor, *, with_slopes: bool
-    ) -> tuple[Tensor, Tensor]:
-        """Accept or reject points z (n, m, d) for the chains `index` (m,).
-
-        Returns booleans (n, m): which were accepted, and which lie where the density is zero.
+    ) -> Tensor:
+        """Accept (n, m) or reject points z (n, m, d) for the chains `index` (m,).
 
         `excess` is the log density of the proposal of z less that of proposing the way back.
         """
         evaluation = self.target(z, self.numbers, self.stage, with_slopes=with_slopes)
         old = Evaluation(*(part[:, index] for part in self.evaluation))
-        there, _ = evaluation.tempered(self.power)
-        error = old.tempered(self.power)[0] - there + excess
+        error = old.tempered(self.power)[0] - evaluation.tempered(self.power)[0] + excess
         accept = chance < torch.exp(-error.nan_to_num(nan=torch.inf).clamp(min=0.0))
         for part, new in zip(self.evaluation, old.chosen(accept, evaluation), strict=True):
             part[:, index] = new
         self.z[:, index] = torch.where(accept[..., None], z, self.z[:, index])
         self.has_slopes &= with_slopes
-        return accept, there.isneginf()
+        return accept
 
     def _at(self, positions: Tensor) -> Tensor:
         return self.z.gather(1, positions[..., None].expand(*positions.shape, self.z.shape[2]))

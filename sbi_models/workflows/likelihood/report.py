@@ -25,8 +25,8 @@ class PosteriorReport(DrawsReport):
         r_hat: rank-normalized R-hat between independent groups of chains; None for weights.
         acceptance: mean acceptance of the chains' moves; None for weights.
         divergent: share of divergent trajectories; None for weights.
-        cut: share of trajectories that ended outside of the support of the simulated parameters, where there
-            is no likelihood; None for weights.
+        cut: share of points half an sd from the draws that lie outside of the support of the simulated
+            parameters, where there is no likelihood; None for weights.
         unmoved: share of chains that never left their place; None for weights.
         warnings: reasons for doubt, in words.
     """
@@ -69,9 +69,9 @@ def _doubts(report: PosteriorReport) -> list[str]:
         )
     if report.cut is not None and report.cut > _MOST_CUT:
         doubts.append(
-            f"{report.cut:.1%} of the trajectories ended outside of the support of the simulated parameters, "
-            "where there is no likelihood: these are draws for the prior cut to that support. Train on "
-            "simulations of a wider prior."
+            f"About {report.cut:.1%} of the posterior would lie outside of the support of the simulated "
+            "parameters, where there is no likelihood: these are draws for the prior cut to that support. "
+            "Train on simulations of a wider prior."
         )
     if report.unmoved is not None and report.unmoved > _MOST_UNMOVED:
         doubts.append(f"{report.unmoved:.1%} of the chains never left their place.")

@@ -45,7 +45,7 @@ class ChainDraws:
         effective: smallest effective number of draws, for place and spread, of the coordinates, (n,).
         acceptance: mean acceptance of the moves (n,).
         divergent: share of divergent trajectories (n,).
-        cut: share of trajectories that ended where the density is zero (n,).
+        cut: share of points half an sd from the chains where the density is zero (n,).
         unmoved: share of chains that never left their place (n,).
         log_evidence: log p(x) in nats (n,).
         arrived: whether the posterior was reached (n,).
@@ -87,6 +87,7 @@ def draw_by_chains(target: Target, numbers: Tensor, num_samples: int, seed: int)
         drawn = _round(number, part, streams, active, kept)
         chains.put(active, part)
         _record(result, part, drawn, rows=active, chance=streams.uniform((kept * c,), active))
+        result.cut[active.numpy()] = part.share_outside(streams, active).numpy()
         unfinished = (result.r_hat > _R_HAT) | (result.effective < _EFFECTIVE)
         active = torch.as_tensor(np.flatnonzero(unfinished & result.arrived))
         if not len(active):
@@ -156,7 +157,6 @@ def _record(result: ChainDraws, part: Chains, drawn: Tensor, *, rows: Tensor, ch
     result.effective[index] = np.minimum(effective, kept * c)
     result.acceptance[index] = (part.accepted / part.tried).numpy()
     result.divergent[index] = (part.divergent / part.tried).numpy()
-    result.cut[index] = (part.cut / part.tried).numpy()
     result.unmoved[index] = (by_chain == by_chain[..., :1]).all(axis=(1, 3)).mean(axis=1)
     chosen = chance.argsort(dim=1)[:, : result.draws.shape[1]]
     flat = drawn.reshape(n, kept * c, d)
